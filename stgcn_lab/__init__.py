@@ -1,0 +1,28 @@
+"""Spatio-temporal graph convolutional networks for regional weather: the package under the book.
+
+Modules are loaded when they are first used, so that ``import stgcn_lab`` costs next to nothing.
+A module imports only from floors below it:
+
+    0  datasets, graphs     1  layers, windows     2  models, baselines     3  training     5  plots
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+__all__ = ["baselines", "datasets", "graphs", "layers", "models", "plots", "training", "windows"]
+
+try:
+    __version__ = version("stgcn-lab")
+except PackageNotFoundError:  # a bare copy of the folder, not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; its modules are {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,205 @@
+"""Simple methods that every network stands beside.
+
+Each returns its forecast under the *valid* time, the time that it speaks about, so that a forecast and what
+was observed are compared by subtracting one from the other.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from .windows import _check_time
+
+DAYS_PER_YEAR = 365.2425
+
+
+def _check_series(series: xr.DataArray, name: str) -> None:
+    if not isinstance(series, xr.DataArray):
+        raise TypeError(f"{name}: expected an xarray DataArray (time, station), found {type(series).__name__}")
+    _check_time(series, name)
+    if series.dims != ("time", "station"):
+        raise ValueError(f"{name}: expected dims (time, station), found {series.dims}")
+    if series.sizes["station"] == 0:
+        raise ValueError(f"{name}: expected at least one station, found none")
+
+
+def climatology(train: xr.DataArray, times: xr.DataArray, harmonics: int | None = None) -> xr.DataArray:
+    """The usual value of the season, learned from the training years.
+
+    By default the mean of each calendar day (each calendar month for a monthly series) over the training years.
+    With ``harmonics`` = H a smooth season, fitted by least squares at each station:
+    ``c(t) = a_0 + Σ_{h=1}^{H} a_h cos(2πhτ) + b_h sin(2πhτ)``, τ the time in years. Ten values for each day of
+    the year make a noisy mean; two or four harmonics are estimated from thousands.
+
+    Args:
+        train: (time, station) series, in physical units; NaN is missing.
+        times: the times to give the climatology for, for example ``test.time``.
+        harmonics: number of annual harmonics, or None for the calendar mean.
+
+    Returns:
+        (time, station) at ``times``, in the units of ``train``. NaN where the calendar mean never saw a value;
+        29 February takes 28 February's if the training years have none.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, or fewer values than the fit needs.
+    """
+    _check_series(train, "train")
+    if not isinstance(times, xr.DataArray) or times.dims != ("time",):
+        raise TypeError("times: expected the time coordinate of a series, such as test.time")
+    if harmonics is None:
+        values = _calendar_mean(train, times)
+    else:
+        values = _harmonic_season(train, times, harmonics)
+    coords = {name: coord for name, coord in train.coords.items() if coord.dims == ("station",)}
+    coords["time"] = times
+    return xr.DataArray(values, dims=("time", "station"), coords=coords, attrs=train.attrs, name=train.name)
+
+
+def _calendar_key(times: xr.DataArray) -> np.ndarray:
+    """A number for each calendar day, 100 x month + day."""
+    return 100 * times.dt.month.values + times.dt.day.values
+
+
+def _calendar_mean(train: xr.DataArray, times: xr.DataArray) -> np.ndarray:
+    key, values = _calendar_key(train.time), train.values
+    table = {}
+    for k in np.unique(key):
+        rows = values[key == k]
+        count = np.isfinite(rows).sum(axis=0)
+        table[k] = np.divide(np.nansum(rows, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
+    nothing = np.full(train.sizes["station"], np.nan)
+    table.setdefault(229, table.get(228, nothing))
+    return np.stack([table.get(k, nothing) for k in _calendar_key(times)])
+
+
+def _harmonic_season(train: xr.DataArray, times: xr.DataArray, harmonics: int) -> np.ndarray:
+    if isinstance(harmonics, bool) or not isinstance(harmonics, int) or harmonics < 0:
+        raise ValueError(f"harmonics: expected a whole number of at least 0, found {harmonics!r}")
+    design = _season_design(train.time, harmonics)
+    coefficients = np.full((design.shape[1], train.sizes["station"]), np.nan)
+    for i, column in enumerate(train.values.astype(np.float64).T):
+        there = np.isfinite(column)
+        if there.sum() < design.shape[1]:
+            if there.any():
+                raise ValueError(
+                    f"train: expected at least {design.shape[1]} values for {harmonics} harmonics, "
+                    f"found {there.sum()} at station {train.station.values[i]!r}"
+                )
+            continue  # a station that never reports has no season: NaN
+        coefficients[:, i] = np.linalg.lstsq(design[there], column[there], rcond=None)[0]
+    return _season_design(times, harmonics) @ coefficients
+
+
+def _season_design(times: xr.DataArray, harmonics: int) -> np.ndarray:
+    days = (times.values - np.datetime64("2000-01-01")) / np.timedelta64(1, "D")
+    angle = 2 * np.pi * days[:, None] / DAYS_PER_YEAR * np.arange(1, harmonics + 1)
+    return np.concatenate([np.ones((len(days), 1)), np.cos(angle), np.sin(angle)], axis=1)
+
+
+def persistence(series: xr.DataArray, lead: int = 1) -> xr.DataArray:
+    """Tomorrow as today: the last observed value, ``lead`` steps ago.
+
+    ``f(t) = x(t - lead)``
+
+    Args:
+        series: (time, station).
+        lead: lead time in steps.
+
+    Returns:
+        (time, station) at valid times; the first ``lead`` steps are NaN.
+
+    Raises:
+        TypeError, ValueError: for another kind of series or a lead below 1.
+    """
+    _check_series(series, "series")
+    _check_lead(lead)
+    return series.shift(time=lead)
+
+
+def _check_lead(lead: int) -> None:
+    if isinstance(lead, bool) or not isinstance(lead, (int, np.integer)) or lead < 1:
+        raise ValueError(f"lead: expected a whole number of steps of at least 1, found {lead!r}")
+
+
+@dataclass(frozen=True)
+class VAR:
+    """A fitted vector autoregression, see :func:`fit_var`.
+
+    Attributes:
+        intercept: (station,).
+        coefficients: (order, station, station); ``coefficients[p - 1][i, j]`` is the influence of station j,
+            p steps ago, on station i.
+    """
+
+    intercept: np.ndarray
+    coefficients: np.ndarray
+
+    def forecast(self, series: xr.DataArray, lead: int = 1) -> xr.DataArray:
+        """Forecast every time of a series from the steps up to ``lead`` before it.
+
+        Longer leads feed the forecast back into the model.
+
+        Args:
+            series: (time, station) with the stations of the fit.
+            lead: lead time in steps.
+
+        Returns:
+            (time, station) at valid times; the first order + lead - 1 steps are NaN, and so is a forecast
+            that needs a missing value.
+
+        Raises:
+            TypeError, ValueError: for another kind of series, other stations, or a lead below 1.
+        """
+        _check_series(series, "series")
+        _check_lead(lead)
+        order, stations = self.coefficients.shape[:2]
+        if series.sizes["station"] != stations:
+            raise ValueError(f"series: expected {stations} stations, found {series.sizes['station']}")
+        x = series.values.astype(np.float64)
+        past = [np.roll(x, p, axis=0) for p in range(order)]  # past[p][t] = x[t - p]
+        for p in range(order):
+            past[p][:p] = np.nan
+        for _ in range(lead):
+            step = self.intercept + sum(past[p] @ self.coefficients[p].T for p in range(order))
+            past = [step, *past[:-1]]
+        values = np.full_like(x, np.nan)
+        values[lead:] = past[0][: len(x) - lead]  # made at t, valid at t + lead
+        return series.copy(data=values)
+
+
+def fit_var(series: xr.DataArray, order: int) -> VAR:
+    """Fit a vector autoregression by least squares: every station from the last steps of all stations.
+
+    ``x(t) = c + Σ_{p=1}^{P} Φ_p x(t - p) + e(t)``. For daily weather it is the linear method to beat. Remove the
+    season first.
+
+    Args:
+        series: (time, station), the training part. Steps with a missing value are passed over.
+        order: P, number of lags.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, an order below 1, or fewer complete steps than
+            coefficients.
+
+    Source: Lütkepohl (2005), New Introduction to Multiple Time Series Analysis, chapter 3.
+    """
+    _check_series(series, "series")
+    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
+        raise ValueError(f"order: expected a whole number of at least 1, found {order!r}")
+    x = series.values.astype(np.float64)
+    steps, stations = x.shape
+    rows = steps - order
+    if rows > 0:
+        design = np.concatenate([np.ones((rows, 1))] + [x[order - p : steps - p] for p in range(1, order + 1)], axis=1)
+        complete = np.isfinite(design).all(axis=1) & np.isfinite(x[order:]).all(axis=1)
+    if rows <= 0 or complete.sum() < 1 + order * stations:
+        raise ValueError(
+            f"series: expected at least {1 + order * stations} complete steps for order {order} and {stations} "
+            f"stations, found {0 if rows <= 0 else int(complete.sum())}"
+        )
+    beta = np.linalg.lstsq(design[complete], x[order:][complete], rcond=None)[0]  # (1 + P N, N)
+    return VAR(beta[0], beta[1:].reshape(order, stations, stations).transpose(0, 2, 1))

@@ -1,0 +1,302 @@
+"""One plain training loop, for every network of the book."""
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .layers import Operators
+from .windows import WindowDataset
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over the observed values: ``Σ m (ŷ - y)² / Σ m``.
+
+    Args:
+        prediction, target: tensors of one shape.
+        mask: of the same shape, True where the target was observed.
+
+    Returns:
+        A scalar; 0 where nothing was observed.
+
+    Raises:
+        ValueError: if the shapes differ (broadcasting would average over wrong pairs).
+    """
+    if not prediction.shape == target.shape == mask.shape:
+        raise ValueError(
+            "prediction, target, mask: expected one shape, found "
+            f"{tuple(prediction.shape)}, {tuple(target.shape)}, {tuple(mask.shape)}"
+        )
+    return ((prediction - target) * mask).square().sum() / mask.sum().clamp(min=1)
+
+
+@dataclass
+class History:
+    """What happened in a training run.
+
+    Attributes:
+        train_loss, validation_loss: one value for each epoch.
+        best_epoch: number, from 0, of the epoch with the lowest validation loss; its weights are in the model.
+        stopped_early: whether patience ran out before the last epoch.
+        seconds: time spent.
+    """
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+    stopped_early: bool = False
+    seconds: float = 0.0
+
+
+def fit(
+    model: nn.Module,
+    train: WindowDataset,
+    validation: WindowDataset,
+    *,
+    operator: Operators | None = None,
+    loss: Loss = masked_mse,
+    epochs: int = 50,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    patience: int = 5,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> History:
+    """Train a network with Adam; keep the weights of the epoch that did best on the validation part.
+
+    Args:
+        model: called as ``model(x, operator)``; trained in place, on the device where its weights are.
+        train, validation: windows, or anything with ``batches(batch_size, generator)`` that yields
+            (x, y, x_mask, y_mask).
+        operator: the graph, passed on to the model.
+        loss: ``loss(prediction, y, y_mask)`` -> scalar, a mean over what is observed.
+        epochs: passes over the training windows, at most.
+        batch_size: windows in a step.
+        learning_rate, weight_decay: of AdamW.
+        patience: stop when the validation loss has not improved for so many epochs.
+        seed: decides the order of the windows and the dropout, not the model's initial weights.
+        checkpoint: file to keep the whole state in after each epoch. It is replaced at once, never half written.
+        resume: go on from ``checkpoint`` if it is there; the result is the same, bit for bit, as without a break.
+        progress: show a bar with the losses and the time left.
+
+    Returns:
+        The losses and the best epoch.
+
+    Raises:
+        ValueError: for settings out of range, ``resume`` without ``checkpoint``, or a checkpoint of another run.
+        FloatingPointError: if the loss is no longer a number; the model keeps its best weights so far.
+    """
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate: expected a number above 0, found {learning_rate!r}")
+    if resume and checkpoint is None:
+        raise ValueError("resume: expected the checkpoint to resume from, found checkpoint=None")
+    device = next(model.parameters()).device
+    operator = _to_device(operator, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    shuffle = torch.Generator().manual_seed(seed)
+    history = History()
+    best = deepcopy(model.state_dict())
+    settings = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay, "seed": seed}
+
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
+        torch.manual_seed(seed)  # forked above: the caller's random numbers are left alone
+        if resume and checkpoint is not None and Path(checkpoint).exists():
+            history, best = _load(Path(checkpoint), model, optimizer, shuffle, settings)
+            bar.update(len(history.train_loss))
+        try:
+            for epoch in range(len(history.train_loss), epochs):
+                history.stopped_early = epoch - 1 - history.best_epoch >= patience
+                if history.stopped_early:
+                    break
+                began = time.perf_counter()
+                train_loss = _one_epoch(model, train, operator, loss, batch_size, optimizer, shuffle)
+                validation_loss = evaluate(model, validation, operator=operator, loss=loss, batch_size=batch_size)
+                if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
+                    raise FloatingPointError(
+                        f"loss: expected a finite number in epoch {epoch}, found {train_loss} in training and "
+                        f"{validation_loss} in validation; lower learning_rate or look for wild values in the data"
+                    )
+                if validation_loss < min(history.validation_loss, default=math.inf):
+                    history.best_epoch, best = epoch, deepcopy(model.state_dict())
+                history.train_loss.append(train_loss)
+                history.validation_loss.append(validation_loss)
+                history.seconds += time.perf_counter() - began
+                if checkpoint is not None:
+                    _save(Path(checkpoint), model, optimizer, shuffle, history, best, settings)
+                bar.set_postfix_str(f"train {train_loss:.4f}, validation {validation_loss:.4f}", refresh=False)
+                bar.update()
+        finally:  # whatever ended the loop, an interrupt included, the best weights are not lost
+            model.load_state_dict(best)
+            model.eval()
+    return history
+
+
+def _one_epoch(
+    model: nn.Module,
+    train: WindowDataset,
+    operator: Operators | None,
+    loss: Loss,
+    batch_size: int,
+    optimizer: torch.optim.Optimizer,
+    shuffle: torch.Generator,
+) -> float:
+    device = next(model.parameters()).device
+    model.train()
+    total, windows = 0.0, 0
+    for batch in train.batches(batch_size, shuffle):
+        x, y, y_mask = batch.x.to(device), batch.y.to(device), batch.y_mask.to(device)
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(model(x, operator), y, y_mask)
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)  # one wild window must not throw the weights away
+        optimizer.step()
+        total, windows = total + value.item() * len(x), windows + len(x)
+    return total / windows
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    windows: WindowDataset,
+    *,
+    operator: Operators | None = None,
+    loss: Loss = masked_mse,
+    batch_size: int = 256,
+) -> float:
+    """Mean loss of a model over all windows, without training it.
+
+    Args:
+        model, operator, loss, batch_size: as in :func:`fit`.
+        windows: the windows to judge it on.
+
+    Returns:
+        The loss, each window weighted alike.
+    """
+    device = next(model.parameters()).device
+    operator = _to_device(operator, device)
+    model.eval()
+    total, count = 0.0, 0
+    for batch in windows.batches(batch_size):
+        prediction = model(batch.x.to(device), operator)
+        total += loss(prediction, batch.y.to(device), batch.y_mask.to(device)).item() * len(batch.x)
+        count += len(batch.x)
+    return total / count
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, windows: WindowDataset, *, operator: Operators | None = None, batch_size: int = 256
+) -> Tensor:
+    """The model's output for all windows, in order of time.
+
+    Args:
+        model, operator, batch_size: as in :func:`fit`.
+        windows: the windows to predict.
+
+    Returns:
+        (windows, horizon, N, F_out) on the CPU, standardised as the windows are.
+    """
+    device = next(model.parameters()).device
+    operator = _to_device(operator, device)
+    model.eval()
+    return torch.cat([model(batch.x.to(device), operator).cpu() for batch in windows.batches(batch_size)])
+
+
+def _to_device(operator: Operators | None, device: torch.device) -> Operators | None:
+    if operator is None or torch.is_tensor(operator):
+        return operator if operator is None else operator.to(device)
+    return tuple(part.to(device) for part in operator)
+
+
+# ---------------------------------------------------------------------------- checkpoints
+
+
+def save_atomically(state: Any, path: str | Path) -> None:
+    """Write a state with ``torch.save`` so that the file is either the old one or the new one, never half.
+
+    Args:
+        state: what ``torch.load(weights_only=True)`` can read: tensors, numbers, strings, lists, dictionaries.
+        path: the file; its folder must exist.
+
+    Raises:
+        FileNotFoundError: if the folder is not there.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint: expected an existing folder, found none at {path.parent}")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _save(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    shuffle: torch.Generator,
+    history: History,
+    best: dict[str, Tensor],
+    settings: dict[str, Any],
+) -> None:
+    state = {
+        "settings": settings,
+        "model": model.state_dict(),
+        "best": best,
+        "optimizer": optimizer.state_dict(),
+        "shuffle": shuffle.get_state(),
+        "random": torch.get_rng_state(),  # dropout draws from it
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "history": asdict(history),
+    }
+    save_atomically(state, path)
+
+
+def _load(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    shuffle: torch.Generator,
+    settings: dict[str, Any],
+) -> tuple[History, dict[str, Tensor]]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["settings"]
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        raise ValueError(f"checkpoint: expected a file written by fit, found something unreadable at {path}") from error
+    if found != settings:
+        raise ValueError(f"checkpoint: expected a run with {settings}, found one with {found}; delete it to start anew")
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint: {path} holds the weights of another network: {error}") from error
+    optimizer.load_state_dict(state["optimizer"])
+    shuffle.set_state(state["shuffle"])
+    torch.set_rng_state(state["random"])
+    if state["random_cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["random_cuda"])
+    return History(**state["history"]), state["best"]
