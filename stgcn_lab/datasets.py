@@ -1,0 +1,328 @@
+"""Real weather (and a real power system) as xarray, the check of a reader's own series, grids as nodes and back.
+
+Every embedded file is listed in `data/registry.json` with its source, licence and SHA-256; `data/README.md` of the
+repository says how each was made. Values are float64, missing values NaN, units follow the CF conventions.
+"""
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+DATA_DIR = Path(__file__).parent / "data"
+REGIONS = ("europe", "east_asia", "north_america")
+KNOT = 1852 / 3600  # m s-1: one nautical mile (1852 m) in one hour, by definition
+
+# Units that a quantity may be given in, by its CF standard name; other quantities may have any units.
+UNITS = {
+    "air_temperature": ("degC", "degree_Celsius", "degrees_Celsius", "celsius", "Celsius", "K", "kelvin", "degF"),
+    "wind_speed": ("m s-1", "m/s", "m s**-1", "km h-1", "km/h", "knot", "knots", "kn", "kt"),
+    "lwe_thickness_of_precipitation_amount": ("mm", "cm", "m"),
+}
+
+Field = TypeVar("Field", xr.DataArray, xr.Dataset)
+
+
+@functools.cache
+def registry() -> dict[str, dict[str, Any]]:
+    """Source, version, reference, licence, period, rebuild script and files of each embedded data set.
+
+    Returns:
+        {data set: {"title", "package", ..., "files": {file name: {"sha256", "bytes"}}}}.
+    """
+    entries: dict[str, dict[str, Any]] = json.loads((DATA_DIR / "registry.json").read_text(encoding="utf-8"))
+    return entries
+
+
+@functools.cache
+def embedded(name: str) -> Path:
+    """Path of an embedded file, after its SHA-256 has been checked (once per process).
+
+    Args:
+        name: file name relative to the package's data folder, such as "irish_wind.nc".
+    Returns:
+        The path of the file.
+    Raises:
+        ValueError: no such name in the registry, or the file is damaged.
+        FileNotFoundError: the file is in the registry but not in the package.
+    """
+    files = {file: facts for entry in registry().values() for file, facts in entry["files"].items()}
+    if name not in files:
+        raise ValueError(f"name: no embedded file {name!r}; expected one of {sorted(files)}")
+    path = DATA_DIR / name
+    if not path.is_file():
+        raise FileNotFoundError(f"embedded file {name} is missing from {DATA_DIR}; please reinstall stgcn-lab")
+    content = path.read_bytes()
+    found, expected = hashlib.sha256(content).hexdigest(), files[name]["sha256"]
+    if found != expected:
+        raise ValueError(
+            f"embedded file {name} is damaged: found SHA-256 {found} ({len(content)} bytes), expected {expected} "
+            f"({files[name]['bytes']} bytes); please reinstall stgcn-lab"
+        )
+    return path
+
+
+def _load(name: str) -> xr.Dataset:
+    """One embedded NetCDF file, unpacked, in memory, with the file closed again."""
+    with xr.open_dataset(embedded(name), engine="netcdf4") as opened:
+        # Without the packing instructions: they would silently round what a reader derives and saves.
+        dataset = opened.load().drop_encoding()
+    if "station" in dataset.dims:  # stored station by station
+        dataset = dataset.transpose("time", "station")
+    names = {key: values.astype(str) for key, values in dataset.coords.items() if values.dtype.kind == "O"}
+    return dataset.assign_coords(names)
+
+
+def load_irish_wind() -> xr.Dataset:
+    """Daily mean wind at 12 Irish stations, 1961-1978.
+
+    The file holds knots in steps of 0.01; the loader multiplies by 1852/3600. All days are there, with the four
+    29ths of February; the published benchmark leaves those out: see `drop_leap_days`.
+
+    Returns:
+        Dataset with wind_speed (time 6574, station 12) in m s-1; coords time, station (code), name, lat, lon.
+    Source:
+        Haslett & Raftery (1989), doi:10.2307/2347679.
+    """
+    dataset = _load("irish_wind.nc")
+    attrs = dataset["wind_speed"].attrs | {"units": "m s-1"}
+    dataset["wind_speed"] = (dataset["wind_speed"] * KNOT).assign_attrs(attrs)
+    return dataset
+
+
+def load_reanalysis(region: str) -> xr.Dataset:
+    """Monthly mean air temperature near the surface on a 2.5 degree grid, 1948-01 to 2026-02.
+
+    Args:
+        region: "europe" (27.5-72.5 N, 15 W-60 E), "east_asia" (10-55 N, 80-155 E) or
+            "north_america" (20-65 N, 130-55 W).
+    Returns:
+        Dataset with air_temperature (time 938, lat 19, lon 31) in degC; time is the first of the month,
+        lat and lon ascend.
+    Raises:
+        ValueError: unknown region.
+    Source:
+        NCEP/NCAR Reanalysis 1; Kalnay et al. (1996).
+    """
+    if region not in REGIONS:
+        raise ValueError(f"region: found {region!r}, expected one of {list(REGIONS)}")
+    return _load(f"reanalysis_{region}.nc")
+
+
+def load_colorado() -> xr.Dataset:
+    """Monthly temperature and precipitation at 376 stations in and around Colorado, 1895-1997.
+
+    About six tenths of the values are missing (NaN); 0 degC and 0 mm are measurements.
+
+    Returns:
+        Dataset with tmin, tmax (degC) and precip (mm, monthly total), each (time 1236, station 376); time is the
+        first of the month; coords time, station (identifier), name, lat, lon, elevation (m).
+    Source:
+        US co-operative observer network; Johns, Nychka, Kittel & Daly (2003).
+    """
+    return _load("colorado.nc")
+
+
+def load_electricity_demand() -> xr.Dataset:
+    """Half-hourly electricity demand of Victoria and the temperature in Melbourne, 2014.
+
+    The clock is Australian Eastern Standard Time (UTC+10) all year: summer time does not shift it.
+
+    Returns:
+        Dataset with demand (GW), temperature (degC) and workday (1 or 0, units "1"), each (time 17520).
+    Source:
+        AEMO and Bureau of Meteorology; Hyndman & Athanasopoulos (2018), table elecdemand.
+    """
+    return _load("electricity_demand.nc")
+
+
+def coastlines_dir() -> Path:
+    """Folder with Natural Earth coastlines (110m and 50m) for cartopy's "pre_existing_data_dir".
+
+    Returns:
+        The folder that holds shapefiles/natural_earth/physical/, after every file has been checked.
+    Raises:
+        ValueError, FileNotFoundError: a file is damaged or missing.
+    """
+    for name in registry()["coastlines"]["files"]:
+        embedded(name)
+    return DATA_DIR
+
+
+def drop_leap_days(field: Field) -> Field:
+    """Leave out every 29 February, so that each year has 365 days.
+
+    Args:
+        field: a DataArray or Dataset with a datetime coordinate time.
+    Returns:
+        The same without those days.
+    """
+    return field.sel(time=~((field["time"].dt.month == 2) & (field["time"].dt.day == 29)))
+
+
+def _as_dataset(field: Field, argument: str) -> xr.Dataset:
+    if isinstance(field, xr.Dataset):
+        return field
+    if isinstance(field, xr.DataArray):
+        return field.to_dataset(name="__field__")
+    raise TypeError(f"{argument}: found {type(field).__name__}, expected an xarray DataArray or Dataset")
+
+
+def _like(dataset: xr.Dataset, field: Field) -> Field:
+    return dataset if isinstance(field, xr.Dataset) else dataset["__field__"].rename(field.name)
+
+
+def grid_to_nodes(field: Field) -> Field:
+    """Turn each cell of a latitude-longitude grid into a node.
+
+    Cell (i, j) of a grid with n_lon columns becomes node i * n_lon + j (latitude by latitude).
+
+    Args:
+        field: DataArray or Dataset with dims lat and lon, and any others such as time; missing values stay.
+    Returns:
+        The same with dim station in place of lat and lon (last), coords station (node number), lat, lon.
+    Raises:
+        TypeError: not xarray.
+        ValueError: lat or lon is missing, or is no 1-D coordinate of different values; a variable has one of the
+            two only.
+    """
+    dataset = _as_dataset(field, "field")
+    for axis in ("lat", "lon"):
+        if axis not in dataset.dims or axis not in dataset.indexes:
+            raise ValueError(f"field: found dims {tuple(dataset.dims)}, expected lat and lon, each with a coordinate")
+        if not dataset.indexes[axis].is_unique:
+            raise ValueError(f"field: found repeated values in the coordinate {axis}, expected different ones")
+    if "station" in dataset.variables or "station" in dataset.dims:
+        raise ValueError("field: found a dim or variable 'station', expected a grid without stations")
+    lat, lon = dataset["lat"].variable, dataset["lon"].variable
+    variables: dict[Any, xr.Variable] = {}
+    for key, variable in dataset.drop_vars(["lat", "lon"]).variables.items():
+        both = {"lat", "lon"} & set(variable.dims)
+        if len(both) == 1:
+            raise ValueError(f"field: variable {key!r} has dims {variable.dims}, expected lat and lon, or neither")
+        variables[key] = variable.stack(station=("lat", "lon")) if both else variable
+    coords = {
+        "station": xr.Variable("station", np.arange(lat.size * lon.size), {"long_name": "node number"}),
+        "lat": xr.Variable("station", np.repeat(lat.values, lon.size), lat.attrs),
+        "lon": xr.Variable("station", np.tile(lon.values, lat.size), lon.attrs),
+    } | {key: value for key, value in variables.items() if key in dataset.coords}
+    data = {key: value for key, value in variables.items() if key not in dataset.coords}
+    return _like(xr.Dataset(data, coords, dataset.attrs), field)
+
+
+def nodes_to_grid(field: Field) -> Field:
+    """Turn the nodes made by `grid_to_nodes` back into a grid: its exact inverse.
+
+    Args:
+        field: DataArray or Dataset with dim station and coords lat, lon that cover a whole grid, latitude by
+            latitude.
+    Returns:
+        The same with dims lat, lon (last) in place of station.
+    Raises:
+        TypeError: not xarray.
+        ValueError: lat or lon is missing, or the stations are not a whole grid in that order.
+    """
+    dataset = _as_dataset(field, "field")
+    for axis in ("lat", "lon"):
+        if axis not in dataset.coords or dataset[axis].dims != ("station",):
+            raise ValueError(f"field: found coords {sorted(map(str, dataset.coords))}, expected {axis} over station")
+    lat, lon = (pd.unique(dataset[axis].values) for axis in ("lat", "lon"))
+    whole = dataset.sizes["station"] == lat.size * lon.size
+    if not whole or not (
+        np.array_equal(dataset["lat"].values, np.repeat(lat, lon.size))
+        and np.array_equal(dataset["lon"].values, np.tile(lon, lat.size))
+    ):
+        raise ValueError(
+            f"field: found {dataset.sizes['station']} stations at {lat.size} latitudes and {lon.size} longitudes, "
+            f"expected all {lat.size * lon.size} cells of that grid, latitude by latitude"
+        )
+    sizes = {"lat": lat.size, "lon": lon.size}
+    rest = dataset.drop_vars([key for key in ("station", "lat", "lon") if key in dataset.variables])
+    variables = {
+        key: variable.unstack(station=sizes) if "station" in variable.dims else variable
+        for key, variable in rest.variables.items()
+    }
+    coords = {
+        "lat": xr.Variable("lat", lat, dataset["lat"].attrs),
+        "lon": xr.Variable("lon", lon, dataset["lon"].attrs),
+    } | {key: value for key, value in variables.items() if key in dataset.coords}
+    data = {key: value for key, value in variables.items() if key not in dataset.coords}
+    return _like(xr.Dataset(data, coords, dataset.attrs), field)
+
+
+def _check_variable(label: str, variable: xr.DataArray, units: str | None) -> None:
+    """Dims, kind of number, no infinities, and units of one variable of a series."""
+    if set(variable.dims) != {"time", "station"}:
+        raise ValueError(f"{label}: found dims {variable.dims}, expected ('time', 'station')")
+    if 0 in variable.shape:
+        raise ValueError(f"{label}: found {dict(variable.sizes)}, expected at least one time and one station")
+    if variable.dtype.kind not in "fiub":
+        raise TypeError(f"{label}: found dtype {variable.dtype}, expected numbers")
+    if np.isinf(variable.values).any():
+        raise ValueError(f"{label}: found infinite values, expected finite ones and NaN where missing")
+    found = variable.attrs.get("units")
+    if not isinstance(found, str) or not found.strip():
+        raise ValueError(f"{label}: found units {found!r}, expected CF units in attrs['units'], such as 'm s-1'")
+    expected = (units,) if units is not None else UNITS.get(variable.attrs.get("standard_name", ""), (found,))
+    if found not in expected:
+        raise ValueError(f"{label}: found units {found!r}, expected {' or '.join(map(repr, expected))}")
+    if found in UNITS["air_temperature"][:5] and variable.min() > 150:  # no weather is that hot; 150 K is too cold
+        raise ValueError(f"{label}: found no value below 150 in {found}, expected degrees Celsius (is it kelvin?)")
+
+
+def check_series(series: Field, name: str = "series", units: str | None = None) -> Field:
+    """Check a station series and put it in the order (time, station).
+
+    Args:
+        series: DataArray, or Dataset of variables, with dims time and station, a time coordinate, coords lat and
+            lon in degrees over station, and attrs["units"] on every variable; missing values are NaN.
+        name: how error messages call the series.
+        units: the units every variable must have; None accepts any that fit its standard_name.
+    Returns:
+        The series, dims in the order (time, station).
+    Raises:
+        TypeError: not xarray, or not numbers.
+        ValueError: dims, an empty axis, infinite values, units, times that are missing, unsorted or repeated,
+            repeated stations, or impossible coordinates.
+    """
+    if not isinstance(series, (xr.DataArray, xr.Dataset)):
+        raise TypeError(f"{name}: found {type(series).__name__}, expected an xarray DataArray or Dataset")
+    if isinstance(series, xr.DataArray):
+        variables = {name: series}
+    else:
+        variables = {f"{name}[{key!r}]": variable for key, variable in series.data_vars.items()}
+    if not variables:
+        raise ValueError(f"{name}: found a Dataset without data variables, expected at least one")
+    for label, variable in variables.items():
+        _check_variable(label, variable, units)
+
+    if "time" not in series.indexes:
+        raise ValueError(f"{name}: found no coordinate 'time', expected one time stamp per step")
+    times = series.indexes["time"]
+    if times.hasnans:
+        raise ValueError(f"{name}: found a missing time stamp, expected one per step")
+    if not times.is_monotonic_increasing:
+        at = next(i for i in range(1, len(times)) if times[i] < times[i - 1])
+        raise ValueError(f"{name}: found time {times[at]} after {times[at - 1]}, expected times in ascending order")
+    for axis in ("time", "station"):
+        if axis in series.indexes and not series.indexes[axis].is_unique:
+            twice = series.indexes[axis][series.indexes[axis].duplicated()][0]
+            raise ValueError(f"{name}: found {axis} {twice} more than once, expected each {axis} once")
+
+    for axis, low, high in (("lat", -90, 90), ("lon", -180, 360)):
+        if axis not in series.coords or series[axis].dims != ("station",):
+            raise ValueError(f"{name}: found no coordinate {axis!r} over station, expected degrees for each station")
+        degrees = series[axis]
+        if not str(degrees.attrs.get("units", "degrees")).startswith("degree"):
+            raise ValueError(f"{name}: found {axis} in {degrees.attrs['units']!r}, expected degrees")
+        if degrees.dtype.kind not in "fiu":
+            raise TypeError(f"{name}: found {axis} of dtype {degrees.dtype}, expected degrees as numbers")
+        wrong = ~((degrees.values >= low) & (degrees.values <= high))  # NaN is wrong too
+        if wrong.any():
+            raise ValueError(f"{name}: found {axis} {degrees.values[wrong][0]}, expected {low} to {high} degrees")
+    return series.transpose("time", "station")
