@@ -84,9 +84,9 @@ def fit(
             (x, y, x_mask, y_mask).
         operator: the graph, passed on to the model.
         loss: ``loss(prediction, y, y_mask)`` -> scalar, a mean over what is observed.
-        epochs: passes over the training windows, at most.
+        epochs: passes over the training windows, at most; the learning rate falls to 0 along a cosine over them.
         batch_size: windows in a step.
-        learning_rate, weight_decay: of AdamW.
+        learning_rate, weight_decay: of AdamW; the rate at the start.
         patience: stop when the validation loss has not improved for so many epochs.
         seed: decides the order of the windows and the dropout, not the model's initial weights.
         checkpoint: file to keep the whole state in after each epoch. It is replaced at once, never half written.
@@ -113,7 +113,8 @@ def fit(
     shuffle = torch.Generator().manual_seed(seed)
     history = History()
     best = deepcopy(model.state_dict())
-    settings = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay, "seed": seed}
+    settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    settings |= {"weight_decay": weight_decay, "seed": seed}
 
     cuda = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
@@ -127,6 +128,8 @@ def fit(
                 if history.stopped_early:
                     break
                 began = time.perf_counter()
+                for group in optimizer.param_groups:  # a cosine from learning_rate down towards 0
+                    group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
                 train_loss = _one_epoch(model, train, operator, loss, batch_size, optimizer, shuffle)
                 validation_loss = evaluate(model, validation, operator=operator, loss=loss, batch_size=batch_size)
                 if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
