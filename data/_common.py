@@ -70,8 +70,14 @@ def write_netcdf(dataset: xr.Dataset, path: Path, steps: dict[str, tuple[str, fl
     dataset = dataset.transpose("station", "time", missing_dims="ignore") if "station" in dataset.dims else dataset
     encoding: dict[str, dict] = {}
     for name, (dtype, step) in steps.items():
-        encoding[name] = {"dtype": dtype, "zlib": True, "complevel": 9, "shuffle": True,
-                          "chunksizes": dataset[name].shape, "_FillValue": None}
+        encoding[name] = {
+            "dtype": dtype,
+            "zlib": True,
+            "complevel": 9,
+            "shuffle": True,
+            "chunksizes": dataset[name].shape,
+            "_FillValue": None,
+        }
         if dataset[name].dtype.kind == "f":
             encoding[name] |= {"scale_factor": step, "_FillValue": int(np.iinfo(dtype).min)}
     for name, coordinate in dataset.coords.items():
@@ -80,8 +86,14 @@ def write_netcdf(dataset: xr.Dataset, path: Path, steps: dict[str, tuple[str, fl
         elif coordinate.dtype.kind == "f":
             encoding[str(name)] = {"_FillValue": None}
     start = str(dataset["time"].to_numpy()[0].astype("datetime64[D]"))
-    encoding["time"] = {"units": f"minutes since {start}", "calendar": "standard", "dtype": "int32", "zlib": True,
-                        "complevel": 9, "shuffle": True}
+    encoding["time"] = {
+        "units": f"minutes since {start}",
+        "calendar": "standard",
+        "dtype": "int32",
+        "zlib": True,
+        "complevel": 9,
+        "shuffle": True,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.to_netcdf(path, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
@@ -108,7 +120,10 @@ def record(key: str, entry: dict, files: list[str], folder: Path) -> None:
 
 
 def main(
-    key: str, entry: dict, fetch: Callable[[Path], Path], build: Callable[[Path, Path, Path], list[str]],
+    key: str,
+    entry: dict,
+    fetch: Callable[[Path], Path],
+    build: Callable[[Path, Path, Path], list[str]],
     arguments: list[str] | None = None,
 ) -> int:
     """Command line of a rebuild script: fetch (or --source), build, then record or (--check) compare."""

@@ -36,35 +36,69 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
     place = tables["CO.loc"]
     dataset = xr.Dataset(
         {
-            "tmin": (("time", "station"), series("CO.tmin"),
-                     {"units": "degC", "long_name": "monthly mean of daily minimum temperature",
-                      "standard_name": "air_temperature",
-                      "cell_methods": "time: minimum within days time: mean over days"}),
-            "tmax": (("time", "station"), series("CO.tmax"),
-                     {"units": "degC", "long_name": "monthly mean of daily maximum temperature",
-                      "standard_name": "air_temperature",
-                      "cell_methods": "time: maximum within days time: mean over days"}),
+            "tmin": (
+                ("time", "station"),
+                series("CO.tmin"),
+                {
+                    "units": "degC",
+                    "long_name": "monthly mean of daily minimum temperature",
+                    "standard_name": "air_temperature",
+                    "cell_methods": "time: minimum within days time: mean over days",
+                },
+            ),
+            "tmax": (
+                ("time", "station"),
+                series("CO.tmax"),
+                {
+                    "units": "degC",
+                    "long_name": "monthly mean of daily maximum temperature",
+                    "standard_name": "air_temperature",
+                    "cell_methods": "time: maximum within days time: mean over days",
+                },
+            ),
             # The package's manual says millimetres; its numbers are centimetres (Denver's year would have 40 mm).
-            "precip": (("time", "station"), series("CO.ppt", factor=10.0),
-                       {"units": "mm", "long_name": "monthly total precipitation",
-                        "standard_name": "lwe_thickness_of_precipitation_amount", "cell_methods": "time: sum"}),
+            "precip": (
+                ("time", "station"),
+                series("CO.ppt", factor=10.0),
+                {
+                    "units": "mm",
+                    "long_name": "monthly total precipitation",
+                    "standard_name": "lwe_thickness_of_precipitation_amount",
+                    "cell_methods": "time: sum",
+                },
+            ),
         },
         coords={
             "time": ("time", times, {"standard_name": "time"}),
             "station": ("station", np.asarray(tables["CO.id"]).astype(str), {"long_name": "station identifier"}),
-            "name": ("station", np.char.strip(np.asarray(tables["CO.names"]).astype(str)),
-                     {"long_name": "station name, cut to 12 characters in the source"}),
-            "lat": ("station", place["lat"].to_numpy(dtype=float),
-                    {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"}),
-            "lon": ("station", place["lon"].to_numpy(dtype=float),
-                    {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"}),
-            "elevation": ("station", np.asarray(tables["CO.elev"], dtype=float),
-                          {"units": "m", "standard_name": "surface_altitude", "long_name": "elevation"}),
+            "name": (
+                "station",
+                np.char.strip(np.asarray(tables["CO.names"]).astype(str)),
+                {"long_name": "station name, cut to 12 characters in the source"},
+            ),
+            "lat": (
+                "station",
+                place["lat"].to_numpy(dtype=float),
+                {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"},
+            ),
+            "lon": (
+                "station",
+                place["lon"].to_numpy(dtype=float),
+                {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"},
+            ),
+            "elevation": (
+                "station",
+                np.asarray(tables["CO.elev"], dtype=float),
+                {"units": "m", "standard_name": "surface_altitude", "long_name": "elevation"},
+            ),
         },
         attrs={
-            "Conventions": "CF-1.8", "featureType": "timeSeries", "title": ENTRY["title"],
+            "Conventions": "CF-1.8",
+            "featureType": "timeSeries",
+            "title": ENTRY["title"],
             "source": f"{ENTRY['original_source']}; {ENTRY['package']} {ENTRY['version']}, {ENTRY['member']}",
-            "references": ENTRY["references"], "license": ENTRY["license"],
+            "references": ENTRY["references"],
+            "license": ENTRY["license"],
         },
     )
     steps = {"tmin": ("int16", 0.1), "tmax": ("int16", 0.1), "precip": ("int16", 1.0)}
@@ -73,8 +107,9 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    return main("colorado", ENTRY, lambda folder: fetch_debian("r-cran-fields", ENTRY["version"], folder), build,
-                arguments)
+    return main(
+        "colorado", ENTRY, lambda folder: fetch_debian("r-cran-fields", ENTRY["version"], folder), build, arguments
+    )
 
 
 if __name__ == "__main__":

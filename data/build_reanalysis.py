@@ -39,20 +39,38 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
         if cut.shape[1:] != (19, 31) or bool(cut.isnull().any()):
             raise ValueError(f"{region}: expected 19 x 31 points without gaps, found {cut.shape[1:]}")
         dataset = xr.Dataset(
-            {"air_temperature": (("time", "lat", "lon"), cut.to_numpy().astype(np.float64),
-                                 {"units": "degC", "long_name": "monthly mean air temperature at sigma 0.995",
-                                  "standard_name": "air_temperature", "cell_methods": "time: mean"})},
+            {
+                "air_temperature": (
+                    ("time", "lat", "lon"),
+                    cut.to_numpy().astype(np.float64),
+                    {
+                        "units": "degC",
+                        "long_name": "monthly mean air temperature at sigma 0.995",
+                        "standard_name": "air_temperature",
+                        "cell_methods": "time: mean",
+                    },
+                )
+            },
             coords={
                 "time": ("time", cut["time"].to_numpy().astype("datetime64[ns]"), {"standard_name": "time"}),
-                "lat": ("lat", cut["lat"].to_numpy().astype(np.float64),
-                        {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"}),
-                "lon": ("lon", cut["lon"].to_numpy().astype(np.float64),
-                        {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"}),
+                "lat": (
+                    "lat",
+                    cut["lat"].to_numpy().astype(np.float64),
+                    {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"},
+                ),
+                "lon": (
+                    "lon",
+                    cut["lon"].to_numpy().astype(np.float64),
+                    {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"},
+                ),
             },
             attrs={
-                "Conventions": "CF-1.8", "title": f"{ENTRY['title'].removesuffix(', three regions')}: {region}",
+                "Conventions": "CF-1.8",
+                "title": f"{ENTRY['title'].removesuffix(', three regions')}: {region}",
                 "source": f"{ENTRY['original_source']}; {ENTRY['package']} {ENTRY['version']}",
-                "references": ENTRY["references"], "license": ENTRY["license"], "region": region,
+                "references": ENTRY["references"],
+                "license": ENTRY["license"],
+                "region": region,
             },
         )
         files.append(f"reanalysis_{region}.nc")
@@ -61,8 +79,13 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    return main("reanalysis", ENTRY,
-                lambda folder: fetch_pypi("pyunicorn", ENTRY["version"], folder, sdist=True), build, arguments)
+    return main(
+        "reanalysis",
+        ENTRY,
+        lambda folder: fetch_pypi("pyunicorn", ENTRY["version"], folder, sdist=True),
+        build,
+        arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def climatology(train: xr.DataArray, times: xr.DataArray, harmonics: int | None 
 
     Returns:
         (time, station) at ``times``, in the units of ``train``. NaN where the calendar mean never saw a value;
-        29 February takes 28 February's if the training years have none.
+        29 February takes 28 February's where the training years have none.
 
     Raises:
         TypeError, ValueError: for another kind of series, or fewer values than the fit needs.
@@ -56,21 +56,24 @@ def climatology(train: xr.DataArray, times: xr.DataArray, harmonics: int | None 
     return xr.DataArray(values, dims=("time", "station"), coords=coords, attrs=train.attrs, name=train.name)
 
 
-def _calendar_key(times: xr.DataArray) -> np.ndarray:
-    """A number for each calendar day, 100 x month + day."""
-    return 100 * times.dt.month.values + times.dt.day.values
-
-
 def _calendar_mean(train: xr.DataArray, times: xr.DataArray) -> np.ndarray:
-    key, values = _calendar_key(train.time), train.values
+    # Monthly values are known by their month alone: some are stamped on its first day, some on its last.
+    steps = np.diff(train.time.values)
+    monthly = len(steps) > 0 and np.median(steps) >= np.timedelta64(28, "D")
+
+    def calendar_key(times: xr.DataArray) -> np.ndarray:
+        return 100 * times.dt.month.values + (0 if monthly else times.dt.day.values)
+
+    key, values = calendar_key(train.time), train.values
     table = {}
     for k in np.unique(key):
         rows = values[key == k]
         count = np.isfinite(rows).sum(axis=0)
         table[k] = np.divide(np.nansum(rows, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
     nothing = np.full(train.sizes["station"], np.nan)
-    table.setdefault(229, table.get(228, nothing))
-    return np.stack([table.get(k, nothing) for k in _calendar_key(times)])
+    leap_day = table.get(229, nothing)
+    table[229] = np.where(np.isnan(leap_day), table.get(228, nothing), leap_day)
+    return np.stack([table.get(k, nothing) for k in calendar_key(times)])
 
 
 def _harmonic_season(train: xr.DataArray, times: xr.DataArray, harmonics: int) -> np.ndarray:
@@ -100,7 +103,7 @@ def _season_design(times: xr.DataArray, harmonics: int) -> np.ndarray:
 def persistence(series: xr.DataArray, lead: int = 1) -> xr.DataArray:
     """Tomorrow as today: the last observed value, ``lead`` steps ago.
 
-    ``f(t) = x(t - lead)``
+    ``f(t) = x(t - lead)``, counted in rows: give a series without gaps in its time axis.
 
     Args:
         series: (time, station).
@@ -127,11 +130,13 @@ class VAR:
     """A fitted vector autoregression, see :func:`fit_var`.
 
     Attributes:
+        stations: (station,) labels of the stations it was fitted to.
         intercept: (station,).
         coefficients: (order, station, station); ``coefficients[p - 1][i, j]`` is the influence of station j,
             p steps ago, on station i.
     """
 
+    stations: np.ndarray
     intercept: np.ndarray
     coefficients: np.ndarray
 
@@ -153,9 +158,12 @@ class VAR:
         """
         _check_series(series, "series")
         _check_lead(lead)
-        order, stations = self.coefficients.shape[:2]
-        if series.sizes["station"] != stations:
-            raise ValueError(f"series: expected {stations} stations, found {series.sizes['station']}")
+        order = len(self.coefficients)
+        if not np.array_equal(series["station"].values, self.stations):
+            raise ValueError(
+                f"series: expected the {len(self.stations)} stations of the fit in their order, "
+                f"{self.stations.tolist()}, found {series['station'].values.tolist()}"
+            )
         x = series.values.astype(np.float64)
         past = [np.roll(x, p, axis=0) for p in range(order)]  # past[p][t] = x[t - p]
         for p in range(order):
@@ -164,7 +172,7 @@ class VAR:
             step = self.intercept + sum(past[p] @ self.coefficients[p].T for p in range(order))
             past = [step, *past[:-1]]
         values = np.full_like(x, np.nan)
-        values[lead:] = past[0][: len(x) - lead]  # made at t, valid at t + lead
+        values[lead:] = past[0][: max(len(x) - lead, 0)]  # made at t, valid at t + lead
         return series.copy(data=values)
 
 
@@ -172,7 +180,7 @@ def fit_var(series: xr.DataArray, order: int) -> VAR:
     """Fit a vector autoregression by least squares: every station from the last steps of all stations.
 
     ``x(t) = c + Σ_{p=1}^{P} Φ_p x(t - p) + e(t)``. For daily weather it is the linear method to beat. Remove the
-    season first.
+    season first. Rows are taken as steps of one length: give a series without gaps in its time axis.
 
     Args:
         series: (time, station), the training part. Steps with a missing value are passed over.
@@ -202,4 +210,4 @@ def fit_var(series: xr.DataArray, order: int) -> VAR:
             f"stations, found {0 if rows <= 0 else int(complete.sum())}"
         )
     beta = np.linalg.lstsq(design[complete], x[order:][complete], rcond=None)[0]  # (1 + P N, N)
-    return VAR(beta[0], beta[1:].reshape(order, stations, stations).transpose(0, 2, 1))
+    return VAR(series["station"].values, beta[0], beta[1:].reshape(order, stations, stations).transpose(0, 2, 1))

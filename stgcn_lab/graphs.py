@@ -120,17 +120,17 @@ def _build(
     lon: Array,
     source: NDArray[np.int64],
     target: NDArray[np.int64],
-    weight: str | Array,
+    weight: Any,
     length_scale: float | None = None,
 ) -> Data:
     """A graph from edges j -> i, each edge once, ordered by target, then source."""
     order = np.lexsort((source, target))
     source, target = source[order], target[order]
     distance = great_circle_distance(lat[source], lon[source], lat[target], lon[target])
-    if isinstance(weight, str):
-        edge_weight = _weight(distance, weight, length_scale)
-    else:
+    if isinstance(weight, np.ndarray):
         edge_weight = weight[order]
+    else:
+        edge_weight = _weight(distance, weight, length_scale)
     return Data(
         edge_index=torch.from_numpy(np.stack([source, target]).astype(np.int64)),
         edge_weight=torch.from_numpy(edge_weight.astype(np.float32)),
@@ -140,11 +140,11 @@ def _build(
     )
 
 
-def _weight(distance: Array, weight: str, length_scale: float | None) -> Array:
+def _weight(distance: Array, weight: Any, length_scale: float | None) -> Array:
     if weight not in WEIGHTS:
         raise ValueError(f"weight: expected one of {', '.join(WEIGHTS)}, found {weight!r}")
-    if length_scale is not None and not length_scale > 0:
-        raise ValueError(f"length_scale: expected a distance above 0 km, found {length_scale}")
+    if length_scale is not None:
+        length_scale = _positive(length_scale, "length_scale", "a distance above 0 km")
     if weight == "binary":
         return np.ones_like(distance)
     if weight == "inverse":
@@ -159,6 +159,12 @@ def _both_ways(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
     pairs = pairs.reshape(-1, 2)
     pairs = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
     return pairs[:, 0], pairs[:, 1]
+
+
+def _positive(value: Any, name: str, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value > 0:
+        raise ValueError(f"{name}: expected {what}, found {value!r}")
+    return float(value)
 
 
 def _positive_int(value: Any, name: str) -> int:
@@ -233,12 +239,20 @@ def radius_graph(
         ValueError: for impossible coordinates, no stations, or a radius that is not above 0.
     """
     lat, lon = _stations(lat, lon)
-    if isinstance(radius_km, bool) or not isinstance(radius_km, (int, float, np.number)) or not radius_km > 0:
-        raise ValueError(f"radius_km: expected a distance above 0 km, found {radius_km!r}")
-    angle = min(float(radius_km) / EARTH_RADIUS_KM, np.pi)
-    chord = 2 * np.sin(angle / 2) * (1 + 1e-12)
-    pairs = cKDTree(_unit_vectors(lat, lon)).query_pairs(chord, output_type="ndarray")
-    return _build(lat, lon, *_both_ways(pairs.astype(np.int64)), weight, length_scale)
+    radius_km = _positive(radius_km, "radius_km", "a distance above 0 km")
+    # The chord is a little generous, for the sake of rounding; the great circle decides.
+    chord = 2 * np.sin(min(radius_km / EARTH_RADIUS_KM, np.pi) / 2) * (1 + 1e-6) + 1e-9
+    pairs = cKDTree(_unit_vectors(lat, lon)).query_pairs(chord, output_type="ndarray").astype(np.int64)
+    source, target = _at_most(radius_km, lat, lon, *_both_ways(pairs))
+    return _build(lat, lon, source, target, weight, length_scale)
+
+
+def _at_most(
+    km: float, lat: Array, lon: Array, source: NDArray[np.int64], target: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Only the edges that are no longer than km."""
+    short = great_circle_distance(lat[source], lon[source], lat[target], lon[target]) <= km
+    return source[short], target[short]
 
 
 def delaunay_graph(
@@ -265,8 +279,23 @@ def delaunay_graph(
         ValueError: for impossible coordinates, no stations, or stations on one line.
     """
     lat, lon = _stations(lat, lon)
+    # Instruments at one place are one corner of the triangulation and share its edges.
+    places, place = np.unique(np.stack([lat, lon], axis=1), axis=0, return_inverse=True)
+    corners = _delaunay_edges(places[:, 0], places[:, 1])
+    together = sp.csr_matrix((np.ones(len(lat)), (np.arange(len(lat)), place.ravel())))
+    joined = sp.csr_matrix(together @ (corners + sp.identity(len(places))) @ together.T)
+    joined.setdiag(0)
+    joined.eliminate_zeros()
+    source, target = (nodes.astype(np.int64) for nodes in joined.nonzero())
+    if max_km is not None:
+        source, target = _at_most(_positive(max_km, "max_km", "a distance above 0 km"), lat, lon, source, target)
+    return _build(lat, lon, source, target, weight, length_scale)
+
+
+def _delaunay_edges(lat: Array, lon: Array) -> sp.csr_matrix:
+    """Which of these different places share a side of a triangle, as a symmetric 0-1 matrix."""
     if len(lat) < 3:
-        return knn_graph(lat, lon, k=1, weight=weight, length_scale=length_scale)
+        return sp.csr_matrix(np.ones((len(lat), len(lat))) - np.identity(len(lat)))
     centre = _unit_vectors(lat, lon).mean(axis=0)
     lon0 = np.degrees(np.arctan2(centre[1], centre[0]))
     lat0 = np.degrees(np.arctan2(centre[2], np.hypot(centre[0], centre[1])))
@@ -281,10 +310,7 @@ def delaunay_graph(
             "use knn_graph instead"
         ) from error
     source, target = _both_ways(triangles[:, [0, 1, 1, 2, 2, 0]].astype(np.int64))
-    if max_km is not None:
-        short = great_circle_distance(lat[source], lon[source], lat[target], lon[target]) <= max_km
-        source, target = source[short], target[short]
-    return _build(lat, lon, source, target, weight, length_scale)
+    return sp.csr_matrix((np.ones(source.size), (source, target)), shape=(len(lat), len(lat)))
 
 
 def grid_graph(
@@ -312,13 +338,16 @@ def grid_graph(
         ValueError: for impossible coordinates, unsorted axes, or neighbours other than 4 or 8.
     """
     for axis, name in ((lat, "lat"), (lon, "lon")):
-        values = np.asarray(axis, dtype=np.float64)
+        try:
+            values = np.asarray(axis, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected the grid's axis, numbers in degrees, found {axis!r}") from error
         if values.ndim != 1 or values.size == 0:
             raise ValueError(f"{name}: expected the grid's axis, a 1-D array, found shape {values.shape}")
         steps = np.diff(values)
         if not ((steps > 0).all() or (steps < 0).all()):
             raise ValueError(f"{name}: expected an axis that only rises or only falls, found {values}")
-    if neighbours not in (4, 8):
+    if not isinstance(neighbours, (int, np.integer)) or neighbours not in (4, 8):
         raise ValueError(f"neighbours: expected 4 or 8, found {neighbours!r}")
     grid_lat, grid_lon = np.meshgrid(np.asarray(lat, float), np.asarray(lon, float), indexing="ij")
     rows, columns = grid_lat.shape
@@ -361,6 +390,8 @@ def correlation_graph(series: xr.DataArray, k: int) -> Data:
             "series: expected dims (time, station) with coordinates lat and lon, "
             f"found dims {series.dims} and coordinates {sorted(map(str, series.coords))}"
         )
+    if series.dtype.kind not in "fiub":
+        raise TypeError(f"series: expected numbers, found dtype {series.dtype}")
     lat, lon = _stations(series["lat"].values, series["lon"].values)
     k = min(_positive_int(k, "k"), len(lat) - 1)
     r = _correlation(series.transpose("time", "station").values.astype(np.float64))
@@ -409,12 +440,16 @@ def adjacency(graph: Data) -> sp.csr_matrix:
     """
     if not isinstance(graph, Data):
         raise TypeError(f"graph: expected torch_geometric.data.Data, found {type(graph).__name__}")
-    if graph.edge_index is None or graph.edge_index.ndim != 2 or graph.edge_index.shape[0] != 2:
-        found = None if graph.edge_index is None else tuple(graph.edge_index.shape)
-        raise ValueError(f"graph: expected edge_index of shape (2, edges), found {found}")
+    index = graph.edge_index
+    if not torch.is_tensor(index) or index.ndim != 2 or index.shape[0] != 2 or index.dtype.is_floating_point:
+        found = f"{tuple(index.shape)} of {index.dtype}" if torch.is_tensor(index) else type(index).__name__
+        raise ValueError(f"graph: expected edge_index, whole numbers of shape (2, edges), found {found}")
+    if not {"num_nodes", "pos", "x"} & set(graph.keys()):
+        # The highest number in edge_index is no count: a lonely last station appears in no edge.
+        raise ValueError("graph: expected num_nodes to be set, found none; give Data(..., num_nodes=N)")
     nodes = graph.num_nodes
     if not nodes:
-        raise ValueError("graph: expected num_nodes of at least 1, found 0 or none")
+        raise ValueError("graph: expected num_nodes of at least 1, found 0")
     source, target = graph.edge_index.cpu().numpy()
     if source.size and (min(source.min(), target.min()) < 0 or max(source.max(), target.max()) >= nodes):
         raise ValueError(
@@ -515,8 +550,7 @@ def scaled_laplacian(graph: Data, lambda_max: float | None = None, sparse: bool 
                 "directed one, whose Laplacian has no real spectrum; build it symmetric or give lambda_max"
             )
         lambda_max = _largest_eigenvalue(laplacian)
-    if not lambda_max > 0:
-        raise ValueError(f"lambda_max: expected a number above 0, found {lambda_max}")
+    lambda_max = _positive(lambda_max, "lambda_max", "a number above 0")
     return to_operator(laplacian * (2.0 / lambda_max) - identity, sparse)
 
 
@@ -554,6 +588,7 @@ def directional_operators(graph: Data, sectors: int = 4, sparse: bool | None = N
         found = None if graph.pos is None else tuple(graph.pos.shape)
         raise ValueError(f"graph: expected pos of shape ({graph.num_nodes}, 2) = (lon, lat), found {found}")
     lon, lat = graph.pos.numpy().astype(np.float64).T
+    _radians(lat, lon, "graph: pos (latitude)", "graph: pos (longitude)")
     theta = bearing(lat[a.row], lon[a.row], lat[a.col], lon[a.col])
     sector = np.floor(theta / (360 / sectors) + 0.5).astype(int) % sectors
     operators = []

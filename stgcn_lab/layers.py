@@ -33,6 +33,8 @@ def propagate(operator: Tensor, x: Tensor) -> Tensor:
     """
     if not torch.is_tensor(operator):
         raise TypeError(f"operator: expected a torch tensor (node, node), found {type(operator).__name__}")
+    if not torch.is_tensor(x):
+        raise TypeError(f"x: expected a torch tensor (..., node, feature), found {type(x).__name__}")
     if operator.ndim != 2 or operator.shape[0] != operator.shape[1]:
         raise ValueError(f"operator: expected a square matrix (node, node), found shape {tuple(operator.shape)}")
     if x.ndim < 2 or x.shape[-2] != operator.shape[0]:
@@ -62,15 +64,16 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         operator = ctx.operator
-        if getattr(operator, "transposed", None) is None:
-            operator.transposed = operator.to_sparse_coo().t().to_sparse_csr()
-        return None, operator.transposed @ grad.contiguous()
+        version = operator.values()._version  # rises when somebody changes the values in place
+        if getattr(operator, "transposed", (None, None))[0] != version:
+            operator.transposed = (version, operator.to_sparse_coo().t().to_sparse_csr())
+        return None, operator.transposed[1] @ grad.contiguous()
 
 
 def _check_features(x: Tensor, features: int, layer: str, min_dims: int = 2) -> None:
     if not torch.is_tensor(x):
         raise TypeError(f"x: expected a torch tensor, found {type(x).__name__}")
-    if x.ndim < min_dims or x.shape[-1] != features:
+    if x.ndim < min_dims or (min_dims == 4 and x.ndim != 4) or x.shape[-1] != features:
         axes = "(batch, time, node, feature)" if min_dims == 4 else "(..., node, feature)"
         raise ValueError(f"x: {layer} expects {axes} with {features} features, found shape {tuple(x.shape)}")
 

@@ -60,7 +60,7 @@ class ArticleSTGCN(nn.Module):
             )
         single = x.ndim == 3
         x = x.unsqueeze(0) if single else x
-        operator = self._cached_operator(edge_index, edge_weight).to(x.device)
+        operator = self._cached_operator(edge_index, edge_weight).to(x)
         x = x.transpose(1, 2)  # (B, T, N, F): from here on the layout of all other models
         x = F.relu(self.gcn1(x, operator))  # (B, T, N, 64)
         x = F.relu(self.gcn2(x, operator))  # (B, T, N, 128)
@@ -71,7 +71,7 @@ class ArticleSTGCN(nn.Module):
 
     def _cached_operator(self, edge_index: Tensor, edge_weight: Tensor | None) -> Tensor:
         """The normalised adjacency, worked out again only when the graph changes."""
-        if self._operator is not None:
+        if self._operator is not None and torch.is_tensor(edge_index):
             index, weight, operator = self._operator
             if torch.equal(index, edge_index) and (
                 weight is edge_weight is None
@@ -128,6 +128,8 @@ class STGCN(nn.Module):
         super().__init__()
         _check_sizes(in_features=in_features, out_features=out_features, history=history, horizon=horizon)
         _check_sizes(blocks=blocks, kernel_size=kernel_size)
+        if not isinstance(channels, tuple) or len(channels) != 3:
+            raise ValueError(f"channels: expected three widths (temporal, spatial, temporal), found {channels!r}")
         left = history - blocks * 2 * (kernel_size - 1)
         if left < 1:
             raise ValueError(
@@ -145,7 +147,7 @@ class STGCN(nn.Module):
 
     def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
         _check_features(x, self.in_features, "STGCN", min_dims=4)
-        if x.ndim != 4 or x.shape[1] != self.history:
+        if x.shape[1] != self.history:
             raise ValueError(
                 f"x: expected (batch, time, node, feature) with {self.history} time steps, found shape "
                 f"{tuple(x.shape)}; forecast_series takes longer stretches"
@@ -169,7 +171,7 @@ class STGCN(nn.Module):
             ValueError: if the stretch is shorter than ``history``.
         """
         _check_features(x, self.in_features, "STGCN", min_dims=4)
-        if x.ndim != 4 or x.shape[1] < self.history:
+        if x.shape[1] < self.history:
             raise ValueError(
                 f"x: expected (batch, time, node, feature) with at least {self.history} time steps, "
                 f"found shape {tuple(x.shape)}"
@@ -223,8 +225,8 @@ class STGCNClassifier(nn.Module):
             raise ValueError(f"level: expected 'graph' or 'node', found {level!r}")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, so that it has a middle, found {kernel_size}")
-        if not channels:
-            raise ValueError("channels: expected the width of at least one unit, found none")
+        if not isinstance(channels, tuple) or not channels:
+            raise ValueError(f"channels: expected a tuple with the width of at least one unit, found {channels!r}")
         self.in_features, self.level = in_features, level
         widths = [in_features, *channels]
         self.units = nn.ModuleList(

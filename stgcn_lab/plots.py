@@ -16,7 +16,7 @@ from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from . import datasets
 
@@ -57,22 +57,36 @@ def map_axes(
             "lat, lon: expected the same number of finite degrees, at least one, "
             f"found shapes {lat.shape} and {lon.shape}"
         )
+    if np.abs(lat).max() > 90 or lon.min() < -180 or lon.max() > 360:
+        raise ValueError(
+            "lat, lon: expected degrees from -90 to 90 and from -180 to 360, found "
+            f"latitudes to {lat[np.abs(lat).argmax()]:g} and longitudes {lon.min():g} to {lon.max():g}"
+        )
+    west, width = _narrowest(lon)
+    middle = (west + width / 2 + 180) % 360 - 180
     if ax is None:
-        middle = float(lon.min() + lon.max()) / 2
         # Regions near the pole would look stretched on a plain grid: shorten a degree of longitude.
         projection = ccrs.Mercator(middle) if np.abs(lat).max() < 75 else ccrs.PlateCarree(middle)
         ax = plt.figure(figsize=figsize, layout="constrained").add_subplot(projection=projection)
     pad_lat = max(margin * np.ptp(lat), 0.5)
-    pad_lon = max(margin * np.ptp(lon), 0.5)
+    half = min(width / 2 + max(margin * width, 0.5), 180)
     south, north = max(lat.min() - pad_lat, -90), min(lat.max() + pad_lat, 90)
-    ax.set_extent([lon.min() - pad_lon, lon.max() + pad_lon, south, north], crs=ccrs.PlateCarree())
-    detail = "50m" if max(np.ptp(lat), np.ptp(lon)) < 25 else "110m"
+    ax.set_extent([-half, half, south, north], crs=ccrs.PlateCarree(middle))
+    detail = "50m" if max(np.ptp(lat), width) < 25 else "110m"
     ax.set_facecolor(SEA)
     ax.add_feature(cfeature.LAND.with_scale(detail), facecolor=LAND, zorder=0)
     ax.add_feature(cfeature.COASTLINE.with_scale(detail), edgecolor=COAST, linewidth=0.7, zorder=1)
     lines = ax.gridlines(draw_labels=["left", "bottom"], linewidth=0.4, color="#b8c0c8", linestyle=":", zorder=1)
     lines.xlabel_style = lines.ylabel_style = {"size": 8, "color": "#444"}
     return ax
+
+
+def _narrowest(lon: NDArray[np.float64]) -> tuple[float, float]:
+    """West end and width, in degrees, of the narrowest strip that holds all longitudes, date line or not."""
+    east = np.sort(lon % 360)
+    gaps = np.diff(east, append=east[0] + 360)
+    widest = int(gaps.argmax())
+    return float(east[(widest + 1) % east.size]), float(360 - gaps[widest])
 
 
 def station_map(
@@ -117,7 +131,12 @@ def station_map(
     if values is None:
         ax.scatter(lon, lat, s=size, c=EDGE, edgecolors=INK, linewidths=0.6, transform=plain, zorder=3)
     else:
-        numbers = np.asarray(values, float)
+        try:
+            numbers = np.asarray(values, float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"values: expected one number for each of {lat.size} stations, found {values!r}"
+            ) from error
         if numbers.shape != lat.shape:
             raise ValueError(f"values: expected one for each of {lat.size} stations, found shape {numbers.shape}")
         there = np.isfinite(numbers)
@@ -157,13 +176,13 @@ def graph_map(
     if getattr(graph, "pos", None) is None:
         raise ValueError("graph: expected positions pos (node, 2) = (lon, lat), found none")
     lon, lat = graph.pos.numpy().astype(float).T
-    places = xr.Dataset(
-        coords={"station": np.arange(len(lat)), "lat": ("station", lat), "lon": ("station", lon)}
-    )
+    places = xr.Dataset(coords={"station": np.arange(len(lat)), "lat": ("station", lat), "lon": ("station", lon)})
     ax = station_map(places, values, label=label, ax=ax, **kwargs)
     source, target = graph.edge_index.numpy()
     weight = graph.get("edge_weight")
-    strength = np.ones(source.size) if weight is None or not source.size else weight.numpy() / weight.numpy().max()
+    strength = np.ones(source.size)
+    if weight is not None and source.size and weight.max() > 0:
+        strength = weight.numpy() / weight.numpy().max()
     points = ax.projection.transform_points(ccrs.PlateCarree(), lon, lat)[:, :2]
     colours = np.tile(to_rgba(EDGE), (source.size, 1))
     colours[:, 3] = 0.25 + 0.65 * strength

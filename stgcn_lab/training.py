@@ -38,7 +38,9 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
             "prediction, target, mask: expected one shape, found "
             f"{tuple(prediction.shape)}, {tuple(target.shape)}, {tuple(mask.shape)}"
         )
-    return ((prediction - target) * mask).square().sum() / mask.sum().clamp(min=1)
+    # where, not a product: 0 times NaN would still be NaN
+    error = torch.where(mask, prediction - target, torch.zeros_like(prediction))
+    return error.square().sum() / mask.sum().clamp(min=1)
 
 
 @dataclass
@@ -103,10 +105,24 @@ def fit(
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
+    try:  # plain numbers: a checkpoint cannot hold NumPy's
+        learning_rate, weight_decay, seed = float(learning_rate), float(weight_decay), int(seed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "learning_rate, weight_decay, seed: expected numbers, "
+            f"found {learning_rate!r}, {weight_decay!r} and {seed!r}"
+        ) from error
     if not learning_rate > 0:
         raise ValueError(f"learning_rate: expected a number above 0, found {learning_rate!r}")
+    for name, part in (("train", train), ("validation", validation)):
+        if not hasattr(part, "batches"):
+            raise TypeError(f"{name}: expected a WindowDataset or the like, found {type(part).__name__}")
+    if not any(True for _ in model.parameters()):
+        raise ValueError(f"model: expected a network with weights to train, found none in {type(model).__name__}")
     if resume and checkpoint is None:
         raise ValueError("resume: expected the checkpoint to resume from, found checkpoint=None")
+    if checkpoint is not None:
+        _check_path(Path(checkpoint))
     device = next(model.parameters()).device
     operator = _to_device(operator, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
@@ -163,7 +179,7 @@ def _one_epoch(
 ) -> float:
     device = next(model.parameters()).device
     model.train()
-    total, windows = 0.0, 0
+    total, observed = 0.0, 0
     for batch in train.batches(batch_size, shuffle):
         x, y, y_mask = batch.x.to(device), batch.y.to(device), batch.y_mask.to(device)
         optimizer.zero_grad(set_to_none=True)
@@ -171,8 +187,8 @@ def _one_epoch(
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)  # one wild window must not throw the weights away
         optimizer.step()
-        total, windows = total + value.item() * len(x), windows + len(x)
-    return total / windows
+        total, observed = total + value.item() * int(y_mask.sum()), observed + int(y_mask.sum())
+    return total / max(observed, 1)
 
 
 @torch.no_grad()
@@ -191,17 +207,17 @@ def evaluate(
         windows: the windows to judge it on.
 
     Returns:
-        The loss, each window weighted alike.
+        The loss, each observed value weighted alike.
     """
     device = next(model.parameters()).device
     operator = _to_device(operator, device)
     model.eval()
-    total, count = 0.0, 0
+    total, observed = 0.0, 0
     for batch in windows.batches(batch_size):
         prediction = model(batch.x.to(device), operator)
-        total += loss(prediction, batch.y.to(device), batch.y_mask.to(device)).item() * len(batch.x)
-        count += len(batch.x)
-    return total / count
+        value = loss(prediction, batch.y.to(device), batch.y_mask.to(device)).item()
+        total, observed = total + value * int(batch.y_mask.sum()), observed + int(batch.y_mask.sum())
+    return total / max(observed, 1)
 
 
 @torch.no_grad()
@@ -243,8 +259,7 @@ def save_atomically(state: Any, path: str | Path) -> None:
         FileNotFoundError: if the folder is not there.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"checkpoint: expected an existing folder, found none at {path.parent}")
+    _check_path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -255,6 +270,13 @@ def save_atomically(state: Any, path: str | Path) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _check_path(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint: expected an existing folder, found none at {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"checkpoint: expected the name of a file, found the folder {path}")
 
 
 def _save(
@@ -288,18 +310,26 @@ def _load(
 ) -> tuple[History, dict[str, Tensor]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["settings"]
+        history = History(**state["history"])
+        best, found = state["best"], state["settings"]
+        weights, moments, order, random = (state[key] for key in ("model", "optimizer", "shuffle", "random"))
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         raise ValueError(f"checkpoint: expected a file written by fit, found something unreadable at {path}") from error
     if found != settings:
         raise ValueError(f"checkpoint: expected a run with {settings}, found one with {found}; delete it to start anew")
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint: {path} holds the weights of another network: {error}") from error
-    optimizer.load_state_dict(state["optimizer"])
-    shuffle.set_state(state["shuffle"])
-    torch.set_rng_state(state["random"])
-    if state["random_cuda"] and torch.cuda.is_available():
+    # Compare before loading: PyTorch would copy the weights that fit before it complains about the others.
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    held = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if wanted != held:
+        different = sorted(name for name in wanted | held if wanted.get(name) != held.get(name))
+        raise ValueError(
+            f"checkpoint: {path} holds the weights of another network: expected "
+            f"{different[0]} {wanted.get(different[0])}, found {held.get(different[0])}"
+        )
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+    shuffle.set_state(order)
+    torch.set_rng_state(random)
+    if state.get("random_cuda") and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["random_cuda"])
-    return History(**state["history"]), state["best"]
+    return history, best

@@ -4,8 +4,8 @@ The order matters. Split first, fit the scaler on the training part alone, cut w
 straddles two parts and nothing of the later years reaches the training.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -54,7 +54,12 @@ def split_by_time(
             if not isinstance(period, Sequence) or isinstance(period, str) or len(period) != 2:
                 raise ValueError(f"{name}: expected (first, last) such as ('1961', '1968'), found {period!r}")
             period = slice(*period)
-        part = ds.sel(time=period)
+        if not all(end is None or isinstance(end, (str, np.datetime64)) for end in (period.start, period.stop)):
+            raise ValueError(f"{name}: expected dates as text such as ('1961', '1968'), found {period}")
+        try:
+            part = ds.sel(time=period)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"{name}: expected dates such as ('1961', '1968-12-31'), found {period}") from error
         if part.sizes["time"] == 0:
             raise ValueError(
                 f"{name}: no time of the series lies in {period.start} to {period.stop}; "
@@ -128,31 +133,45 @@ class Standardizer:
         return self
 
     def transform(self, series: Series) -> Series:
-        """Standardise a series with the fitted mean and deviation; its units become ``"1"``."""
-        mean, std = self._fitted()
-        with xr.set_options(keep_attrs=True):
-            return _with_units((series - mean) / std, {})
+        """Standardise a series with the fitted mean and deviation; its units become ``"1"``.
+
+        Raises:
+            TypeError, ValueError: before :meth:`fit`, or for other variables or stations than fitted.
+        """
+        mean, std = self._fitted_to(series)
+        with xr.set_options(keep_attrs=True, arithmetic_join="exact"):
+            return _with_units((series - mean) / std, lambda variable: "1")
 
     def inverse_transform(self, series: Series) -> Series:
-        """Bring a standardised series back to the units it was fitted in."""
-        mean, std = self._fitted()
-        names = mean.data_vars if isinstance(mean, xr.Dataset) else []
-        units = {name: mean[name].attrs.get("units", "1") for name in names}
-        if isinstance(mean, xr.DataArray):
-            units = {None: mean.attrs.get("units", "1")}
-        with xr.set_options(keep_attrs=True):
-            return _with_units(series * std + mean, units)
+        """Bring a standardised series back to the units it was fitted in; errors as in :meth:`transform`."""
+        mean, std = self._fitted_to(series)
+        with xr.set_options(keep_attrs=True, arithmetic_join="exact"):
+            return _with_units(series * std + mean, lambda variable: variable.attrs.get("units", "1"), mean)
 
-    def _fitted(self) -> tuple[xr.Dataset | xr.DataArray, xr.Dataset | xr.DataArray]:
+    def _fitted_to(self, series: Any) -> tuple[Any, Any]:
+        """Mean and deviation, if they belong to this series: xarray would drop in silence what does not match."""
         if self.mean is None or self.std is None:
             raise ValueError("Standardizer: call fit(train) before transform or inverse_transform")
+        if type(series) is not type(self.mean):
+            raise TypeError(f"series: expected an xarray {type(self.mean).__name__}, found {type(series).__name__}")
+        if isinstance(series, xr.Dataset) and set(series.data_vars) != set(self.mean.data_vars):
+            raise ValueError(
+                f"series: expected the variables of the fit, {sorted(map(str, self.mean.data_vars))}, "
+                f"found {sorted(map(str, series.data_vars))}"
+            )
+        for dim, fitted in self.mean.indexes.items():
+            if dim not in series.indexes or not series.indexes[dim].equals(fitted):
+                found = list(series.indexes[dim]) if dim in series.indexes else "none"
+                raise ValueError(f"series: expected each {dim} of the fit in its order, {list(fitted)}, found {found}")
         return self.mean, self.std
 
 
-def _with_units(series: Series, units: dict) -> Series:
+def _with_units(series: Series, units: Callable[[xr.DataArray], str], source: Any = None) -> Series:
+    """The series with the units that are read off ``source``, variable by variable."""
+    source = series if source is None else source
     if isinstance(series, xr.DataArray):
-        return series.assign_attrs(units=units.get(None, "1"))
-    return series.assign({name: v.assign_attrs(units=units.get(name, "1")) for name, v in series.data_vars.items()})
+        return series.assign_attrs(units=units(source))
+    return series.assign({name: v.assign_attrs(units=units(source[name])) for name, v in series.data_vars.items()})
 
 
 class Batch(NamedTuple):
@@ -216,8 +235,7 @@ class WindowDataset:
         length = history + horizon
         if len(times) < length:
             raise ValueError(
-                f"ds: expected at least {length} time steps (history {history} + horizon {horizon}), "
-                f"found {len(times)}"
+                f"ds: expected at least {length} time steps (history {history} + horizon {horizon}), found {len(times)}"
             )
         # Months differ in length, so a step may be up to half as long again as the usual one.
         steps = np.diff(times).astype("timedelta64[s]").astype(float)
@@ -251,6 +269,8 @@ class WindowDataset:
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """All windows once, in batches: shuffled by the generator, or in order of time without one."""
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size: expected a whole number of at least 1, found {batch_size!r}")
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
         for indices in order.split(batch_size):
             yield self.batch(indices)

@@ -89,10 +89,20 @@ def test_data_readme_names_every_script_package_and_version():
         ("europe", {"time": 938, "lat": 19, "lon": 31}, {"air_temperature": "degC"}, "1948-01-01", "2026-02-01"),
         ("east_asia", {"time": 938, "lat": 19, "lon": 31}, {"air_temperature": "degC"}, "1948-01-01", "2026-02-01"),
         ("north_america", {"time": 938, "lat": 19, "lon": 31}, {"air_temperature": "degC"}, "1948-01-01", "2026-02-01"),
-        ("colorado", {"time": 1236, "station": 376}, {"tmin": "degC", "tmax": "degC", "precip": "mm"},
-         "1895-01-01", "1997-12-01"),
-        ("electricity_demand", {"time": 17520}, {"demand": "GW", "temperature": "degC", "workday": "1"},
-         "2014-01-01T00:00", "2014-12-31T23:30"),
+        (
+            "colorado",
+            {"time": 1236, "station": 376},
+            {"tmin": "degC", "tmax": "degC", "precip": "mm"},
+            "1895-01-01",
+            "1997-12-01",
+        ),
+        (
+            "electricity_demand",
+            {"time": 17520},
+            {"demand": "GW", "temperature": "degC", "workday": "1"},
+            "2014-01-01T00:00",
+            "2014-12-31T23:30",
+        ),
     ],
 )
 def test_shape_units_and_period(loaded, name, sizes, units, first, last):
@@ -373,8 +383,10 @@ def half_rise(profile):
 
 @pytest.mark.parametrize(
     ("summer_time", "standard_time"),
-    [(("2014-03-17", "2014-04-04"), ("2014-04-07", "2014-04-17")),
-     (("2014-10-06", "2014-10-24"), ("2014-09-15", "2014-10-03"))],
+    [
+        (("2014-03-17", "2014-04-04"), ("2014-04-07", "2014-04-17")),
+        (("2014-10-06", "2014-10-24"), ("2014-09-15", "2014-10-03")),
+    ],
 )
 def test_demand_clock_is_standard_time(loaded, summer_time, standard_time):
     """By this clock people get up an hour earlier in summer time; heaters on fixed timers start at 23:00 always."""
@@ -652,8 +664,13 @@ def test_check_series_wants_the_units_asked_for():
 
 @pytest.mark.parametrize(
     ("series", "found"),
-    [(np.zeros((3, 2)), "ndarray"), (None, "NoneType"), (small_series().to_series(), "Series"),
-     (small_series().astype(str), "dtype <U"), (small_series(lat=("station", ["53", "54"])), "lat of dtype <U")],
+    [
+        (np.zeros((3, 2)), "ndarray"),
+        (None, "NoneType"),
+        (small_series().to_series(), "Series"),
+        (small_series().astype(str), "dtype <U"),
+        (small_series(lat=("station", ["53", "54"])), "lat of dtype <U"),
+    ],
 )
 def test_check_series_wants_xarray_of_numbers(series, found):
     with pytest.raises(TypeError, match=f"^series: found {found}"):

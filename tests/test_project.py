@@ -1,0 +1,154 @@
+"""The files around the package agree with each other, and with what the README promises."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# What conda calls otherwise: there the plain name is a build for graphics cards.
+CONDA_NAMES = {"pytorch-cpu": "torch"}
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def requirement(line: str) -> tuple[str, str]:
+    """('torch-geometric', '>=2.6') of 'torch_geometric>=2.6'."""
+    name, specifier = re.fullmatch(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*([^;#]*).*", line).groups()
+    return CONDA_NAMES.get(name, name).lower().replace("_", "-"), specifier.strip()
+
+
+def tracked_files() -> list[Path]:
+    """The files of the project: what git would commit, or every file where there is no git checkout."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        built = {".venv", ".git", ".hypothesis", "_build", "build", "dist", "__pycache__"}
+        found = [path.relative_to(ROOT) for path in ROOT.rglob("*")]
+        names = [str(p) for p in found if not any(part in built or part.endswith("_cache") for part in p.parts)]
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+# ---- the environment ----
+
+
+def test_environment_for_binder_is_in_step_with_the_package():
+    listed = yaml.safe_load(text("environment.yml"))["dependencies"]
+    conda = [entry for entry in listed if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in listed if isinstance(entry, dict)]
+    python = next(entry for entry in conda if entry.startswith("python="))
+    lowest = PROJECT["requires-python"].removeprefix(">=")
+    assert python.removeprefix("python=").strip("=") == lowest
+    other = [line for line in conda if not re.match(r"(python|pip)\b(?!-|_)", line)]
+    packages = [line for line in pip if not line.startswith("-")]
+    runs_notebooks = ("ipykernel", "ipywidgets")
+    extra = [line for line in PROJECT["optional-dependencies"]["book"] if line.startswith(runs_notebooks)]
+    assert len(extra) == len(runs_notebooks)
+    wanted = [*PROJECT["dependencies"], *extra]
+    assert sorted(map(requirement, other + packages)) == sorted(map(requirement, wanted))
+    assert "-e ." in pip
+
+
+def test_lock_is_complete_hashed_and_without_addresses():
+    lock = text("requirements.lock")
+    assert not re.search(r"https?://|file://|--(?:extra-)?index-url|--find-links", lock)
+    entries = re.split(r"\n(?=[A-Za-z0-9])", lock.strip())
+    names = {re.match(r"[A-Za-z0-9_.-]+", entry).group(0).lower().replace("_", "-") for entry in entries}
+    for entry in entries:
+        assert re.match(r"[A-Za-z0-9_.-]+==\S+", entry), entry[:80]
+        assert "--hash=sha256:" in entry, entry[:80]
+    assert not {name for name in names if re.match(r"(torch$|triton|nvidia-|cuda-)", name)}
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["book"], *extras["test"]]
+    assert {requirement(line)[0] for line in wanted} - names == {"torch"}
+
+
+def test_constraints_pin_torch():
+    assert re.search(r"^torch==\d+\.\d+\.\d+$", text("constraints.txt"), re.MULTILINE)
+
+
+# ---- names, versions, licences ----
+
+
+def test_version_is_one():
+    citation = yaml.safe_load(text("CITATION.cff"))
+    newest = re.search(r"^## (\d+\.\d+\.\d+)\b", text("CHANGELOG.md"), re.MULTILINE).group(1)
+    assert citation["version"] == PROJECT["version"] == newest
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["authors"] and citation["title"] and citation["message"]
+
+
+def test_licence_names_both_terms():
+    licence = text("LICENSE")
+    assert "MIT License" in licence
+    assert "CC BY 4.0" in licence
+    assert PROJECT["license"] == "MIT"
+
+
+# ---- the two commands ----
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z][\w-]*):", text("Makefile"), re.MULTILINE))
+
+
+def test_help_lists_every_target():
+    shown = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^make ([\w-]+)", shown, re.MULTILINE)) == make_targets()
+    assert {"book", "test", "notebooks", "serve", "bench", "clean", "lint", "lock", "help"} <= make_targets()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/index.md", "book/status.md"])
+def test_commands_in_the_pages_exist(page):
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", text(page), re.MULTILINE))
+    assert named
+    assert named <= make_targets()
+
+
+def test_checks_of_a_fresh_clone_are_the_commands_of_the_readme():
+    script = [line for line in text(".ci/run").splitlines() if line.startswith("make")]
+    assert script == ["make test", "make book"]
+    assert {"make test", "make book"} <= set(re.findall(r"^(make \w+)", text("README.md"), re.MULTILINE))
+
+
+# ---- what the files must not contain ----
+
+
+def test_no_file_names_a_place_on_somebodys_machine():
+    # put together here, so that this file does not contain what it looks for
+    places = [f"/{place}/" for place in ("home", "root", "work", "tmp", "Users")]
+    path = re.compile(rf"(?<![\w.~$}}/-])(?:{'|'.join(places)})[A-Za-z0-9_]")
+    vendored = ROOT / "book" / "_extra"
+    found = []
+    for file in tracked_files():
+        if vendored in file.parents or file.suffix in {".nc", ".png", ".woff", ".shp", ".dbf", ".shx"}:
+            continue
+        content = file.read_text(encoding="utf-8", errors="ignore")
+        # stored images are no text
+        content = re.sub(r'"image/png": "[^"]*"', "", content)
+        found += [f"{file.relative_to(ROOT)}: {match.group(0)}" for match in path.finditer(content)]
+    assert not found
+
+
+def test_import_is_quick_and_light():
+    code = "import sys, stgcn_lab\nprint(*[name for name in ('cartopy', 'matplotlib') if name in sys.modules])\n"
+    times = []
+    for _ in range(3):  # the best of three: a busy machine is not a slow import
+        start = time.perf_counter()
+        heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        times.append(time.perf_counter() - start)
+        assert not heavy.strip(), f"import stgcn_lab also imports {heavy.strip()}"
+        if times[-1] < 3:
+            break
+    assert min(times) < 3, f"import stgcn_lab took {min(times):.1f} s"

@@ -1,0 +1,584 @@
+"""The training loop: it learns a planted law, repeats bit for bit, survives every kind of end, and keeps the best."""
+
+import functools
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph
+from stgcn_lab.models import STGCN
+from stgcn_lab.training import History, evaluate, fit, masked_mse, predict, save_atomically
+from stgcn_lab.windows import Batch, WindowDataset
+
+RING = grid_graph([50.0], np.arange(0, 360, 36), neighbours=4)  # ten stations round a circle of latitude
+OPERATORS = directional_operators(RING, 4)
+
+
+def advection(steps: int, seed: int) -> WindowDataset:
+    """Air that moves one station east a step: x(t, i) = 0.9 x(t - 1, i - 1) + noise, variance 1."""
+    rng = np.random.default_rng(seed)
+    x = [rng.standard_normal(10)]
+    for _ in range(steps - 1):
+        x.append(0.9 * np.roll(x[-1], 1) + np.sqrt(1 - 0.9**2) * rng.standard_normal(10))
+    series = xr.DataArray(np.array(x), dims=("time", "station"), coords={"time": pd.date_range("2000", periods=steps)})
+    return WindowDataset(series.to_dataset(name="air"), "air", "air", history=3, horizon=1)
+
+
+TRAIN, VALIDATION = advection(150, 1), advection(80, 2)
+
+
+def network(dropout: float = 0.2, width: int = 4) -> STGCN:
+    torch.manual_seed(7)
+    options = {"channels": (width, width, width), "blocks": 1, "kernel_size": 2, "dropout": dropout}
+    return STGCN(1, 1, history=3, horizon=1, spatial="directional", order=4, **options)
+
+
+def run(model: nn.Module, **options) -> History:
+    options = {"operator": OPERATORS, "epochs": 5, "learning_rate": 1e-2, "progress": False} | options
+    return fit(model, options.pop("train", TRAIN), options.pop("validation", VALIDATION), **options)
+
+
+def weights(model: nn.Module) -> dict:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def losses(history: History) -> tuple:
+    return history.train_loss, history.validation_loss, history.best_epoch, history.stopped_early
+
+
+class Ending:
+    """A loss that ends the run in the middle of an epoch: at the n-th training step."""
+
+    def __init__(self, step: int, error: type[BaseException] = RuntimeError):
+        self.left, self.error = step, error
+
+    def __call__(self, prediction, target, mask):
+        if prediction.requires_grad:
+            self.left -= 1
+            if self.left == 0:
+                self.end()
+        return masked_mse(prediction, target, mask)
+
+    def end(self):
+        raise self.error("power cut")
+
+
+class Killing(Ending):
+    """The same without a chance to tidy up."""
+
+    def end(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Scripted:
+    """A loss that returns given values in validation, and remembers the model's weights at each."""
+
+    def __init__(self, model: nn.Module, values: list[float]):
+        self.model, self.values, self.seen = model, iter(values), []
+
+    def __call__(self, prediction, target, mask):
+        if prediction.requires_grad:
+            return masked_mse(prediction, target, mask)
+        self.seen.append(weights(self.model))
+        return torch.tensor(next(self.values), dtype=torch.float64)
+
+
+STEPS = -(-len(TRAIN) // 32)  # training steps in an epoch
+ONE_BATCH = advection(20, 3)
+
+
+# ---------------------------------------------------------------------------- the loss
+
+
+def test_masked_mse_by_hand():
+    prediction, target = torch.tensor([1.0, 2, 3, 4]), torch.tensor([0.0, 2, 1, 99])
+    assert masked_mse(prediction, target, torch.tensor([True, True, True, False])).item() == pytest.approx(5 / 3)
+
+
+@pytest.mark.parametrize("hidden", [1e9, float("inf"), float("nan")])
+def test_masked_values_influence_neither_loss_nor_gradient(hidden):
+    prediction = torch.randn(2, 3, 4, requires_grad=True)
+    target, mask = torch.randn(2, 3, 4), torch.rand(2, 3, 4) > 0.4
+    results = []
+    for value in (0.0, hidden):
+        loss = masked_mse(prediction, torch.where(mask, target, torch.tensor(value)), mask)
+        results.append((loss, torch.autograd.grad(loss, prediction)[0]))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+    assert (results[1][1][~mask] == 0).all() and (results[1][1][mask] != 0).all()
+
+
+def test_masked_mse_of_nothing_is_zero():
+    prediction = torch.ones(3, requires_grad=True)
+    loss = masked_mse(prediction, torch.zeros(3), torch.zeros(3, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0 and (prediction.grad == 0).all()
+
+
+@pytest.mark.parametrize("shapes", [((4, 1), (4,), (4,)), ((4,), (4, 1), (4,)), ((4,), (4,), (1,))])
+def test_masked_mse_does_not_broadcast(shapes):
+    prediction, target, mask = (torch.zeros(shape) for shape in shapes)
+    with pytest.raises(ValueError) as error:
+        masked_mse(prediction, target, mask.bool())
+    assert "prediction, target, mask" in str(error.value) and str(shapes[0]) in str(error.value)
+
+
+# ---------------------------------------------------------------------------- learning
+
+
+def test_training_learns_advection_and_beats_persistence():
+    """The best forecast has an error of 0.19, persistence about 2, the mean 1."""
+    model = network(dropout=0.0, width=8)
+    history = run(model, train=advection(600, 1), epochs=10)
+    test = advection(300, 3)
+    batch = test.batch(range(len(test)))
+    persistence = (batch.x[:, -1:] - batch.y).square().mean().item()
+    error = evaluate(model, test, operator=OPERATORS)
+    assert error < 0.5 < 1.5 < persistence
+    assert history.train_loss[-1] < 0.6 * history.train_loss[0]
+    assert len(history.train_loss) == len(history.validation_loss) == 10
+    assert history.seconds > 0
+
+
+def test_training_takes_sparse_operators():
+    results = []
+    for sparse in (True, False):
+        model = network(0.0)
+        history = run(model, operator=directional_operators(RING, 4, sparse=sparse), epochs=2)
+        results.append(history.validation_loss)
+    np.testing.assert_allclose(*results, rtol=1e-3)
+
+
+def test_training_repeats_bit_for_bit_with_its_seed_and_only_then():
+    results = []
+    for noise, seed in ((0, 3), (1, 3), (1, 4)):
+        model = network()
+        torch.manual_seed(noise)  # the caller's random state is of no consequence
+        results.append((losses(run(model, seed=seed)), weights(model)))
+    (first, first_weights), (second, second_weights), (third, _) = results
+    assert first == second and same(first_weights, second_weights)
+    assert first != third
+
+
+def test_dropout_is_on_in_training_and_off_in_validation():
+    model, modes = network(), []
+
+    def loss(prediction, target, mask):
+        modes.append((prediction.requires_grad, model.training))
+        return masked_mse(prediction, target, mask)
+
+    run(model, loss=loss, epochs=2)
+    assert set(modes) == {(True, True), (False, False)}
+    assert not model.training
+
+
+def test_learning_rate_falls_along_a_cosine(monkeypatch):
+    made, rates = [], []
+    adamw = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *a, **k: made.append(adamw(*a, **k)) or made[0])
+
+    def loss(*arguments):
+        if not arguments[0].requires_grad:
+            rates.append(made[0].param_groups[0]["lr"])
+        return masked_mse(*arguments)
+
+    run(network(), validation=ONE_BATCH, loss=loss, epochs=4, learning_rate=0.1)
+    assert rates == pytest.approx([0.1 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)])
+
+
+@pytest.mark.parametrize("ending", [None, RuntimeError])
+def test_training_leaves_the_callers_random_numbers_alone(ending):
+    model = network()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    if ending is None:
+        run(model, epochs=1)
+    else:
+        with pytest.raises(RuntimeError):
+            run(model, loss=Ending(2, ending))
+    assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
+    assert (before[2] == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+def test_masked_targets_do_not_reach_the_weights():
+    """Two data sets that differ only where the mask hides them give the same network."""
+    results = []
+    for hidden in (0.0, 1e6):
+        windows = advection(150, 1)
+        windows._y_mask[::3, 2] = False
+        windows._y[::3, 2] = hidden
+        model = network()
+        run(model, train=windows, epochs=2)
+        results.append(weights(model))
+    assert same(*results)
+
+
+# ---------------------------------------------------------------------------- stopping and the best weights
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "epochs_done", "best", "stopped"),
+    [
+        ([5.0, 4, 3, 3.5, 3.2, 3.1, 2, 1], 3, 6, 2, True),
+        ([5.0, 4, 3, 3.5, 3.2, 3.1, 2, 1], 4, 8, 7, False),
+        ([1.0, 1, 1, 1, 1, 1, 1, 1], 2, 3, 0, True),  # the same again is no improvement
+        ([8.0, 7, 6, 5, 4, 3, 2, 1], 1, 8, 7, False),
+        ([1.0, 2, 3, 4, 5, 6, 7, 8], 1, 2, 0, True),
+    ],
+)
+def test_early_stop_keeps_the_best_weights(values, patience, epochs_done, best, stopped):
+    model = network()
+    script = Scripted(model, values)
+    history = run(model, validation=ONE_BATCH, loss=script, epochs=8, patience=patience)
+    assert history.validation_loss == values[:epochs_done]
+    assert (history.best_epoch, history.stopped_early) == (best, stopped)
+    assert same(weights(model), script.seen[best])
+    assert not same(weights(model), script.seen[(best + 1) % epochs_done])
+    assert not model.training
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best_weights(where, poison, tmp_path):
+    model = network()
+    script = Scripted(model, [3.0, 2.0, 2.5, poison if where == "validation" else 1.0])
+    calls = []
+
+    def loss(prediction, target, mask):
+        calls.append(prediction.requires_grad)
+        value = script(prediction, target, mask)
+        return value * poison if where == "training" and sum(calls) == 3 * STEPS + 2 else value
+
+    with pytest.raises(FloatingPointError) as error:
+        run(model, validation=ONE_BATCH, loss=loss, epochs=8, checkpoint=tmp_path / "run.pt")
+    assert all(part in str(error.value) for part in ["loss", "epoch 3", "learning_rate"])
+    assert same(weights(model), script.seen[1])
+    state = torch.load(tmp_path / "run.pt", weights_only=True)
+    assert state["history"]["validation_loss"] == [3.0, 2.0, 2.5], "the checkpoint holds the last good epoch"
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupt_leaves_the_best_weights(ending):
+    model = network()
+    script, left = Scripted(model, [3.0, 1.0, 2.0]), Ending(3 * STEPS + 2, ending)
+
+    def loss(*arguments):
+        left(*arguments)
+        return script(*arguments)
+
+    with pytest.raises(ending):
+        run(model, validation=ONE_BATCH, loss=loss)
+    assert same(weights(model), script.seen[1]) and not model.training
+
+
+# ---------------------------------------------------------------------------- checkpoint and resume
+
+
+@functools.cache
+def uninterrupted() -> tuple:
+    model = network()
+    history = run(model)
+    return losses(history), weights(model)
+
+
+@pytest.mark.parametrize("steps", [STEPS, STEPS + 1, 3 * STEPS - 1, 4 * STEPS + 2])
+def test_resume_after_an_exception_equals_an_uninterrupted_run(steps, tmp_path):
+    """Dropout, shuffling, the optimiser's moments, the best weights: all must be where they were."""
+    path = tmp_path / "run.pt"
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(network(), loss=Ending(steps), checkpoint=path)
+    assert path.exists() == (steps > STEPS)
+    model = network()
+    if path.exists():  # whatever was in the new model is replaced
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+    torch.manual_seed(999)
+    history = run(model, checkpoint=str(path), resume=True)
+    assert losses(history) == uninterrupted()[0]
+    assert same(weights(model), uninterrupted()[1])
+    assert os.listdir(tmp_path) == ["run.pt"]
+
+
+def test_resume_after_several_breaks(tmp_path):
+    path = tmp_path / "run.pt"
+    for _ in range(4):  # each life is long enough for one epoch and a bit
+        with pytest.raises(RuntimeError, match="power cut"):
+            run(network(), loss=Ending(STEPS + 2), checkpoint=path, resume=True)
+    model = network()
+    assert losses(run(model, checkpoint=path, resume=True)) == uninterrupted()[0]
+    assert same(weights(model), uninterrupted()[1])
+
+
+def train_until_killed(path: str) -> None:
+    """Called in a process of its own."""
+    run(network(), loss=Killing(2 * STEPS + 2), checkpoint=path)
+
+
+def test_resume_after_a_kill_equals_an_uninterrupted_run(tmp_path):
+    path = tmp_path / "run.pt"
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import torch; "
+        f"torch.set_num_threads({torch.get_num_threads()}); "
+        f"import test_training; test_training.train_until_killed({str(path)!r})"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert os.listdir(tmp_path) == ["run.pt"]
+    assert len(torch.load(path, weights_only=True)["history"]["train_loss"]) == 2
+    model = network()
+    history = run(model, checkpoint=path, resume=True)
+    assert losses(history) == uninterrupted()[0]
+    assert same(weights(model), uninterrupted()[1])
+
+
+def test_resume_of_a_finished_run_changes_nothing(tmp_path):
+    path, model = tmp_path / "run.pt", network()
+    history = run(model, checkpoint=path)
+    again = network()
+    assert losses(run(again, checkpoint=path, resume=True)) == losses(history)
+    assert same(weights(again), weights(model))
+
+
+def test_resume_of_an_early_stopped_run_stays_stopped(tmp_path):
+    path, model = tmp_path / "run.pt", network()
+    first = run(model, validation=ONE_BATCH, loss=Scripted(model, [1.0, 2, 3, 4]), patience=2, checkpoint=path)
+    assert first.stopped_early
+    again = network()
+    history = run(again, validation=ONE_BATCH, loss=Scripted(again, []), patience=2, checkpoint=path, resume=True)
+    assert losses(history) == losses(first) and same(weights(again), weights(model))
+
+
+def test_without_resume_a_checkpoint_is_overwritten(tmp_path):
+    path = tmp_path / "run.pt"
+    path.write_text("something old")
+    run(network(), checkpoint=path, epochs=1)
+    assert len(torch.load(path, weights_only=True)["history"]["train_loss"]) == 1
+
+
+def test_checkpoint_holds_plain_data_only(tmp_path):
+    run(network(), checkpoint=tmp_path / "run.pt", epochs=1)
+    state = torch.load(tmp_path / "run.pt", weights_only=True)
+    assert {"settings", "model", "best", "optimizer", "shuffle", "random", "history"} <= state.keys()
+
+
+@pytest.mark.parametrize("setting", [{"learning_rate": np.logspace(-3, -2, 2)[0]}, {"seed": np.int64(1)}])
+def test_resume_with_settings_from_numpy(setting, tmp_path):
+    """A learning rate from np.logspace is no Python float; the checkpoint must be readable all the same."""
+    options = {"checkpoint": tmp_path / "run.pt", "epochs": 2, **setting}
+    first = run(network(), **options)
+    assert losses(run(network(), resume=True, **options)) == losses(first)
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how.endswith("%"):
+        path.write_bytes(content[: len(content) * int(how[:-1]) // 100])
+    elif how == "noise":
+        path.write_bytes(np.random.default_rng(0).bytes(5000))
+    elif how == "another pickle":
+        path.write_bytes(pickle.dumps({"settings": {}}))
+    elif how == "other data":
+        torch.save({"weights": torch.ones(3)}, path)
+    elif how == "a tensor":
+        torch.save(torch.ones(3), path)
+    elif how == "parts missing":
+        torch.save({"settings": torch.load(path, weights_only=True)["settings"]}, path)
+    elif how == "code":
+        torch.save({"settings": run}, path)
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["0%", "1%", "50%", "90%", "99%", "noise", "another pickle", "other data", "a tensor", "parts missing", "code"],
+)
+def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(how, tmp_path):
+    path = tmp_path / "run.pt"
+    run(network(), checkpoint=path, epochs=2)
+    damage(path, how)
+    content, model = path.read_bytes(), network()
+    before = weights(model)
+    with pytest.raises(ValueError) as error:
+        run(model, checkpoint=path, epochs=2, resume=True)
+    assert "checkpoint" in str(error.value) and str(path) in str(error.value)
+    assert path.read_bytes() == content and os.listdir(tmp_path) == ["run.pt"]
+    assert same(weights(model), before)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 9}, {"learning_rate": 0.5}, {"batch_size": 8}, {"weight_decay": 0.1}, {"epochs": 7}]
+)
+def test_a_checkpoint_of_other_settings_is_refused(change, tmp_path):
+    path, model = tmp_path / "run.pt", network()
+    run(network(), checkpoint=path, epochs=1)
+    before = weights(model)
+    with pytest.raises(ValueError) as error:
+        run(model, checkpoint=path, resume=True, **({"epochs": 1} | change))
+    assert all(part in str(error.value) for part in ["checkpoint", *map(str, *change.items())])
+    assert same(weights(model), before)
+
+
+@pytest.mark.parametrize("other", [lambda: network(width=5), lambda: nn.Sequential(network())])
+def test_a_checkpoint_of_another_network_is_refused(other, tmp_path):
+    path, model = tmp_path / "run.pt", other()
+    run(network(), checkpoint=path, epochs=1)
+    before = weights(model)
+    with pytest.raises(ValueError, match="checkpoint.*another network"):
+        run(model, checkpoint=path, epochs=1, resume=True)
+    assert same(weights(model), before), "half of the wrong weights were loaded"
+
+
+class Counting:
+    """Windows that count how often they are asked for."""
+
+    def __init__(self, windows):
+        self.windows, self.asked = windows, 0
+
+    def batches(self, *arguments):
+        self.asked += 1
+        return self.windows.batches(*arguments)
+
+
+def test_a_missing_folder_is_noticed_before_the_first_epoch(tmp_path):
+    """Not after an epoch of an hour."""
+    train = Counting(TRAIN)
+    with pytest.raises(FileNotFoundError) as error:
+        run(network(), train=train, checkpoint=tmp_path / "nowhere" / "run.pt")
+    assert "checkpoint" in str(error.value) and "nowhere" in str(error.value)
+    assert train.asked == 0
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    train = Counting(TRAIN)
+    with pytest.raises((ValueError, OSError), match="checkpoint"):
+        run(network(), train=train, checkpoint=tmp_path)
+    assert train.asked == 0
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}*")) and os.listdir(tmp_path) == []
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    save_atomically({"a": torch.ones(3)}, path)
+
+    def disk_full(state, file):
+        file.write(b"half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        save_atomically({"a": torch.zeros(3)}, path)
+    assert os.listdir(tmp_path) == ["state.pt"]
+    assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(3))
+
+
+# ---------------------------------------------------------------------------- evaluate and predict
+
+
+class GivenWindows:
+    """Windows of the values given; the model below predicts x itself."""
+
+    def __init__(self, x, y, mask):
+        self.parts = [torch.as_tensor(part)[:, None, :, None] for part in (x, y, torch.ones_like(mask), mask)]
+
+    def batches(self, batch_size, generator=None):
+        for i in range(0, len(self.parts[0]), batch_size):
+            yield Batch(*(part[i : i + batch_size] for part in self.parts))
+
+
+class Echo(nn.Linear):
+    """y = x, with a weight of 1 so that there is something to train."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+        nn.init.ones_(self.weight), nn.init.zeros_(self.bias)
+
+    def forward(self, x, operator=None):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 5, 256])
+def test_evaluate_does_not_overweigh_the_last_small_batch(batch_size):
+    y = torch.tensor([[1.0], [1], [1], [1], [10]])
+    windows = GivenWindows(torch.zeros(5, 1), y, torch.ones(5, 1, dtype=torch.bool))
+    assert evaluate(Echo(), windows, batch_size=batch_size) == pytest.approx((4 + 100) / 5)
+
+
+def test_evaluate_does_not_depend_on_the_batch_size_where_values_are_missing():
+    y = torch.tensor([[10.0, 0, 0], [0, 0, 0], [0, 0, 0]])
+    mask = torch.tensor([[True, False, False], [True, True, True], [True, True, True]])
+    windows = GivenWindows(torch.zeros(3, 3), y, mask)
+    found = [evaluate(Echo(), windows, batch_size=size) for size in (1, 2, 3)]
+    assert found == pytest.approx([found[0]] * 3)
+
+
+def test_predict_gives_all_windows_in_order_of_time():
+    model = network()
+    found = predict(model, TRAIN, operator=OPERATORS, batch_size=11)
+    batch = TRAIN.batch(range(len(TRAIN)))
+    assert found.shape == (len(TRAIN), 1, 10, 1) and not found.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(found, model.eval()(batch.x, OPERATORS), atol=1e-6, rtol=1e-5)
+    error = (found - batch.y).square().mean().item()
+    assert evaluate(model, TRAIN, operator=OPERATORS) == pytest.approx(error, rel=1e-5)
+
+
+# ---------------------------------------------------------------------------- what the reader sees
+
+
+def test_progress_is_silent_when_asked_to_be(capfd):
+    run(network(), epochs=2, progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_shows_losses_and_time_left(capfd):
+    run(network(), epochs=2, progress=True)
+    out, shown = capfd.readouterr()
+    assert out == "" and all(part in shown for part in ["2/2", "<", "train", "validation"])
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"epochs": 0}, ["epochs", "at least 1", "0"]),
+        ({"epochs": 2.0}, ["epochs", "whole number", "2.0"]),
+        ({"batch_size": -1}, ["batch_size", "at least 1", "-1"]),
+        ({"patience": 0}, ["patience", "at least 1", "0"]),
+        ({"patience": True}, ["patience", "True"]),
+        ({"learning_rate": 0}, ["learning_rate", "above 0", "0"]),
+        ({"learning_rate": float("nan")}, ["learning_rate", "nan"]),
+        ({"learning_rate": "fast"}, ["learning_rate", "fast"]),
+        ({"weight_decay": -1.0}, ["weight_decay", "-1"]),
+        ({"resume": True}, ["resume", "checkpoint", "None"]),
+        ({"operator": None}, ["operators", "4 matrices"]),
+        ({"operator": gcn_operator(RING)}, ["operators", "4 matrices"]),
+        ({"train": [1, 2]}, ["train", "list"]),
+    ],
+)
+def test_fit_refuses_bad_settings(options, parts):
+    with pytest.raises((TypeError, ValueError)) as error:
+        run(network(), **options)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+def test_fit_refuses_a_model_without_weights():
+    with pytest.raises((TypeError, ValueError), match="model"):
+        run(nn.Identity())
+
+
+def test_fit_refuses_a_prediction_of_another_shape():
+    with pytest.raises(ValueError, match="expected one shape"):
+        run(Echo(), operator=None)  # three time steps out where one is asked for

@@ -1,0 +1,478 @@
+"""Split, then standardise, then cut windows: no year reaches into another, nothing missing becomes a value."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stgcn_lab.windows import Standardizer, WindowDataset, split_by_time
+
+
+def make_series(steps: int = 60, stations: int = 3, start: str = "2000-01-01", freq: str = "D") -> xr.DataArray:
+    """A (time, station) series in which every value says where it stands: 100 x time step + station."""
+    values = 100.0 * np.arange(steps)[:, None] + np.arange(stations)
+    return xr.DataArray(
+        values,
+        dims=("time", "station"),
+        coords={
+            "time": pd.date_range(start, periods=steps, freq=freq),
+            "station": [f"S{i}" for i in range(stations)],
+            "lat": ("station", 50.0 + np.arange(stations)),
+            "lon": ("station", -8.0 + np.arange(stations)),
+        },
+        attrs={"units": "m s-1", "long_name": "wind speed"},
+        name="wind",
+    )
+
+
+@pytest.fixture
+def series() -> xr.DataArray:
+    return make_series()
+
+
+@pytest.fixture
+def years() -> xr.DataArray:
+    """Daily, 2000-01-01 to 2003-12-31."""
+    return make_series(steps=1461)
+
+
+def year_of(part) -> set[int]:
+    return set(part.time.dt.year.values.tolist())
+
+
+# ---------------------------------------------------------------------------- split
+
+
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_split_in_three(years, as_dataset):
+    ds = years.to_dataset() if as_dataset else years
+    parts = split_by_time(ds, train=("2000", "2001"), validation=("2002", "2002"), test=("2003", "2003"))
+    assert type(parts.train) is type(ds)
+    assert (year_of(parts.train), year_of(parts.validation), year_of(parts.test)) == ({2000, 2001}, {2002}, {2003})
+    assert sum(part.sizes["time"] for part in parts) == 1461, "both ends are included"
+    train, validation, test = (set(part.time.values) for part in parts)
+    assert not train & validation and not train & test and not validation & test
+    assert max(train) < min(validation) and max(validation) < min(test)
+    kept = parts.train if isinstance(ds, xr.DataArray) else parts.train["wind"]
+    assert kept.attrs == years.attrs and set(kept.coords) == set(years.coords)
+
+
+@pytest.mark.parametrize(
+    "train", [("2000", "2001"), ["2000", "2001"], slice("2000", "2001"), (None, "2001"), slice(None, "2001-12-31")]
+)
+def test_split_takes_pairs_and_slices(years, train):
+    parts = split_by_time(years, train, test=("2002", None))
+    assert year_of(parts.train) == {2000, 2001} and year_of(parts.test) == {2002, 2003}
+    assert parts.validation is None
+
+
+def test_split_of_hours_within_a_day():
+    series = make_series(96, freq="h")
+    parts = split_by_time(series, ("2000-01-01", "2000-01-02T05"), test=("2000-01-02T06", "2000-01-04"))
+    assert parts.train.sizes["time"] == 24 + 6 and parts.test.sizes["time"] == 96 - 30
+
+
+@pytest.mark.parametrize(
+    ("periods", "parts"),
+    [
+        ({"train": ("2000", "2001"), "validation": ("2001", "2002")}, ["validation", "after train", "2001-12-31"]),
+        ({"train": ("2000", "2001"), "validation": ("2001-12-31", "2002")}, ["validation", "after train"]),
+        ({"train": ("2000", "2001"), "test": ("2001-06", "2003")}, ["test", "after train", "2001-06-01"]),
+        ({"train": ("2002", "2003"), "test": ("2000", "2001")}, ["test", "after train"]),
+        (
+            {"train": ("2000", "2000"), "validation": ("2002", "2002"), "test": ("2001", "2001")},
+            ["test", "after validation"],
+        ),
+        ({"train": ("1990", "1995")}, ["train", "1990", "1995", "2000-01-01", "2003-12-31"]),
+        ({"train": ("2001", "2000")}, ["train", "2001"]),
+        ({"train": ("2000", "2001"), "test": ("2010", "2012")}, ["test", "2010", "2003-12-31"]),
+        ({"train": "2000"}, ["train", "(first, last)", "'2000'"]),
+        ({"train": ("2000", "2001", "2002")}, ["train", "(first, last)"]),
+        ({"train": None}, ["train", "(first, last)", "None"]),
+        ({"train": 2000}, ["train", "(first, last)", "2000"]),
+        ({"train": (2000, 2001)}, ["train", "2000"]),
+        ({"train": ("spring", "autumn")}, ["train", "spring"]),
+    ],
+)
+def test_split_refuses_bad_periods(years, periods, parts):
+    with pytest.raises((TypeError, ValueError)) as error:
+        split_by_time(years, **periods)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "parts"),
+    [
+        (lambda s: s.isel(time=slice(None, None, -1)), ValueError, ["ds", "rising order"]),
+        (lambda s: s.isel(time=[0, 2, 1, 3]), ValueError, ["ds", "rising order"]),
+        (lambda s: s.isel(time=[0, 1, 1, 2]), ValueError, ["ds", "each once"]),
+        (lambda s: s.isel(time=slice(0, 0)), ValueError, ["ds", "at least one", "none"]),
+        (lambda s: s.rename(time="day"), ValueError, ["ds", "'time'", "day"]),
+        (lambda s: s.drop_vars("time"), ValueError, ["ds", "'time'", "coordinate"]),
+        (lambda s: s.values, TypeError, ["ds", "xarray", "ndarray"]),
+        (lambda s: s.to_dataframe(), TypeError, ["ds", "xarray", "DataFrame"]),
+    ],
+)
+def test_split_refuses_bad_series(years, change, error, parts):
+    with pytest.raises(error) as raised:
+        split_by_time(change(years), ("2000", "2001"))
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+# ---------------------------------------------------------------------------- standardise
+
+
+def weather(steps=200, seed=0) -> xr.DataArray:
+    series = make_series(steps, 4)
+    rng = np.random.default_rng(seed)
+    values = [3.0, -20, 300, 0] + [1.0, 5, 0.1, 40] * rng.standard_normal((steps, 4))
+    values[rng.random(values.shape) < 0.1] = np.nan
+    return series.copy(data=values)
+
+
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_standardizer_formula(as_dataset):
+    series = weather()
+    given_series = series.to_dataset() if as_dataset else series
+    z = Standardizer().fit(given_series).transform(given_series)
+    z = z["wind"] if as_dataset else z
+    expected = (series.values - np.nanmean(series.values, axis=0)) / np.nanstd(series.values, axis=0)
+    np.testing.assert_allclose(z, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(np.isnan(z), np.isnan(series))
+    assert z.attrs["units"] == "1" and z.attrs["long_name"] == "wind speed" and z.name == "wind"
+    assert set(z.coords) == set(series.coords) and z.dims == series.dims
+
+
+@pytest.mark.parametrize("per_station", [True, False])
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_standardizer_round_trip(per_station, as_dataset):
+    series = weather().to_dataset() if as_dataset else weather()
+    scaler = Standardizer(per_station).fit(series)
+    back = scaler.inverse_transform(scaler.transform(series))
+    xr.testing.assert_allclose(back, series, rtol=1e-12, atol=1e-12)
+    restored = back["wind"] if as_dataset else back
+    assert restored.attrs == weather().attrs
+
+
+def test_standardizer_of_several_variables_restores_the_units_of_each():
+    ds = xr.Dataset({"wind": weather(), "rain": weather(seed=1).assign_attrs(units="mm")})
+    scaler = Standardizer().fit(ds)
+    back = scaler.inverse_transform(scaler.transform(ds))
+    assert back["wind"].attrs["units"] == "m s-1" and back["rain"].attrs["units"] == "mm"
+    xr.testing.assert_allclose(back, ds, rtol=1e-12)
+
+
+def test_standardizer_learns_from_the_training_part_alone():
+    series = weather()
+    other = series.copy(deep=True)
+    other[120:] = 1e6  # whatever happens in the test years
+    results = []
+    for s in (series, other):
+        train, _, test = split_by_time(s, ("2000-01-01", "2000-04-29"), test=("2000-04-30", None))
+        scaler = Standardizer().fit(train)
+        results.append((scaler.mean, scaler.std, scaler.transform(train)))
+        scaler.transform(test)
+        xr.testing.assert_identical(scaler.mean, results[-1][0])
+    for a, b in zip(*results, strict=True):
+        xr.testing.assert_identical(a, b)
+
+
+def test_standardizer_with_one_mean_for_all_stations():
+    series = weather()
+    scaler = Standardizer(per_station=False).fit(series)
+    z = scaler.transform(series)
+    expected = (series.values - np.nanmean(series.values)) / np.nanstd(series.values)
+    np.testing.assert_allclose(z, expected, rtol=1e-10, atol=1e-12)
+    elsewhere = series.isel(station=[0, 1]).assign_coords(station=["X", "Y"])
+    assert scaler.transform(elsewhere).sizes["station"] == 2
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -273.15, 1e6])
+def test_standardizer_only_centres_a_constant_station(constant):
+    series = weather()
+    series[:, 1] = constant
+    scaler = Standardizer().fit(series)
+    np.testing.assert_allclose(scaler.transform(series)[:, 1], 0, atol=1e-6)
+    np.testing.assert_allclose(scaler.inverse_transform(scaler.transform(series))[:, 1], constant, rtol=1e-12)
+
+
+def test_standardizer_keeps_a_station_that_never_reports_missing():
+    series = weather()
+    series[:, 2] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scaler = Standardizer().fit(series)
+        z = scaler.transform(series)
+    assert z[:, 2].isnull().all() and z[:, [0, 1, 3]].notnull().any("time").all()
+    assert scaler.inverse_transform(z)[:, 2].isnull().all()
+
+
+@pytest.mark.parametrize("method", ["transform", "inverse_transform"])
+def test_standardizer_must_be_fitted_first(method):
+    with pytest.raises(ValueError, match="fit"):
+        getattr(Standardizer(), method)(weather())
+
+
+@pytest.mark.parametrize("method", ["transform", "inverse_transform"])
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_standardizer_does_not_drop_stations_in_silence(method, as_dataset):
+    """xarray aligns on common labels: a station that was not in the training part would simply vanish."""
+    series = weather().to_dataset() if as_dataset else weather()
+    scaler = Standardizer().fit(series.isel(station=[0, 1, 2]))
+    with pytest.raises(ValueError, match="station"):
+        getattr(scaler, method)(series)
+
+
+@pytest.mark.parametrize("method", ["transform", "inverse_transform"])
+def test_standardizer_does_not_drop_variables_in_silence(method):
+    scaler = Standardizer().fit(weather().to_dataset())
+    with pytest.raises(ValueError, match="wind|gust"):
+        getattr(scaler, method)(weather().rename("gust").to_dataset())
+
+
+@pytest.mark.parametrize("method", ["transform", "inverse_transform"])
+def test_standardizer_refuses_what_is_no_series(method):
+    with pytest.raises(TypeError, match="series.*ndarray"):
+        getattr(Standardizer().fit(weather()), method)(weather().values)
+
+
+@pytest.mark.parametrize(
+    ("train", "error", "parts"),
+    [
+        (weather().values, TypeError, ["train", "ndarray"]),
+        (weather().isel(time=[1, 0]), ValueError, ["train", "rising order"]),
+        (weather() * np.nan, ValueError, ["train", "all missing"]),
+        (weather().mean("time"), ValueError, ["train", "'time'"]),
+    ],
+)
+def test_standardizer_refuses_bad_training_series(train, error, parts):
+    with pytest.raises(error) as raised:
+        Standardizer().fit(train)
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+# ---------------------------------------------------------------------------- windows
+
+
+def windows_of(series: xr.DataArray, history=4, horizon=2, **options) -> WindowDataset:
+    return WindowDataset(series.to_dataset(), "wind", "wind", history, horizon, **options)
+
+
+@given(steps=st.integers(2, 30), stations=st.integers(1, 4), history=st.integers(1, 8), horizon=st.integers(1, 5))
+def test_windows_equal_direct_slices(steps, stations, history, horizon):
+    series = make_series(steps, stations)
+    count = steps - history - horizon + 1  # the last window ends at the last step
+    if count < 1:
+        with pytest.raises(ValueError, match=f"ds: expected at least {history + horizon} time steps.*found {steps}"):
+            windows_of(series, history, horizon)
+        return
+    windows = windows_of(series, history, horizon)
+    assert len(windows) == count and windows.starts.tolist() == list(range(count))
+    values, times = torch.tensor(series.values, dtype=torch.float32)[..., None], series.time.values
+    for i in range(count):
+        window = windows[i]
+        assert torch.equal(window.x, values[i : i + history])
+        assert torch.equal(window.y, values[i + history : i + history + horizon])
+        assert window.x_mask.all() and window.y_mask.all()
+        assert (windows.times[i] == times[i + history : i + history + horizon]).all()
+    assert windows.times[-1, -1] == times[-1]
+
+
+def test_a_batch_gathers_its_windows(series):
+    windows = windows_of(series)
+    for indices in ([3, 0, 50], torch.tensor([3, 0, 50]), np.array([3, 0, 50])):
+        batch = windows.batch(indices)
+        assert batch.x.shape == (3, 4, 3, 1) and batch.y.shape == (3, 2, 3, 1)
+        assert batch.x.dtype == batch.y.dtype == torch.float32
+        assert batch.x_mask.dtype == batch.y_mask.dtype == torch.bool
+        for b, i in enumerate([3, 0, 50]):
+            for gathered, single in zip(batch, windows[i], strict=True):
+                assert torch.equal(gathered[b], single)
+
+
+def test_windows_are_views_of_one_array(series):
+    windows = windows_of(series)
+    storage = windows[0].x.untyped_storage().data_ptr()
+    assert all(window.x.untyped_storage().data_ptr() == storage for window in windows)
+    assert windows[1].x.data_ptr() - windows[0].x.data_ptr() == 3 * 4  # one step of 3 stations, 4 bytes each
+
+
+def test_the_caller_may_change_the_series_afterwards(series):
+    windows = windows_of(series)
+    before = windows[0].x.clone()
+    series[:] = -1.0
+    assert torch.equal(windows[0].x, before)
+
+
+def test_inputs_and_targets_are_stacked_in_the_order_given():
+    ds = xr.Dataset({"wind": make_series(), "rain": -make_series(), "sun": 0.5 * make_series()})
+    windows = WindowDataset(ds, ["rain", "wind"], ["sun", "rain", "wind"], 4, 2)
+    window = windows[0]
+    assert window.x.shape == (4, 3, 2) and window.y.shape == (2, 3, 3)
+    wind = torch.tensor(make_series().values, dtype=torch.float32)
+    assert torch.equal(window.x[..., 0], -wind[:4]) and torch.equal(window.x[..., 1], wind[:4])
+    assert torch.equal(window.y[..., 0], 0.5 * wind[4:6]) and torch.equal(window.y[..., 2], wind[4:6])
+
+
+def test_dims_in_another_order_are_transposed_and_not_reshaped():
+    series = make_series()
+    a, b = windows_of(series), windows_of(series.transpose("station", "time"))
+    assert torch.equal(a[7].x, b[7].x) and torch.equal(a[7].y, b[7].y)
+
+
+def test_missing_values_are_masked_and_hold_zero(series):
+    series[3, 1] = series[5, 0] = np.nan
+    series[8, 2] = np.inf
+    windows = windows_of(series)
+    batch = windows.batch(range(len(windows)))
+    assert torch.isfinite(batch.x).all() and torch.isfinite(batch.y).all()
+    there = torch.tensor(np.isfinite(series.values))[..., None]
+    for i in range(len(windows)):
+        assert torch.equal(batch.x_mask[i], there[i : i + 4]) and torch.equal(batch.y_mask[i], there[i + 4 : i + 6])
+    assert (batch.x[~batch.x_mask] == 0).all() and (batch.y[~batch.y_mask] == 0).all()
+    assert windows[0].x_mask[0, 0, 0] and windows[0].x[0, 0, 0] == 0  # a measured zero is no missing value
+
+
+def test_windows_without_any_observed_target_are_left_out(series):
+    series[20:25] = np.nan
+    series[22, 1] = 1.0  # one station on one day is enough
+    windows = windows_of(series, history=4, horizon=1)
+    targets = (windows.starts + 4).tolist()
+    assert targets == [t for t in range(4, 60) if t not in (20, 21, 23, 24)]
+    assert torch.stack([window.y_mask.any() for window in windows]).all()
+
+
+def test_missing_inputs_do_not_remove_a_window(series):
+    ds = xr.Dataset({"wind": series, "rain": series * np.nan})
+    assert len(WindowDataset(ds, "rain", "wind", 4, 2)) == 55
+
+
+def test_windows_never_reach_over_a_gap(series):
+    gappy = series.isel(time=[*range(20), *range(23, 40), *range(50, 60)])
+    windows = windows_of(gappy)
+    assert len(windows) == sum(n - 5 for n in (20, 17, 10))
+    for i, window in enumerate(windows):
+        steps = torch.cat([window.x, window.y])[:, 0, 0] / 100  # the day's number
+        assert (steps.diff() == 1).all()
+        assert (np.diff(windows.times[i]) == np.timedelta64(1, "D")).all()
+
+
+def test_winters_are_not_joined_over_the_summer():
+    series = make_series(1461)
+    winters = series.sel(time=series.time.dt.month.isin([12, 1, 2]))
+    windows = windows_of(winters, 10, 5)
+    assert len(windows) == sum(n - 14 for n in (31 + 29, 31 + 31 + 28, 31 + 31 + 28, 31 + 31 + 28, 31) if n > 14)
+    first = winters.time.values[windows.starts]
+    assert (windows.times[:, -1] - first == np.timedelta64(14, "D")).all()
+
+
+@pytest.mark.parametrize("freq", ["MS", "ME"])
+def test_months_of_28_to_31_days_are_regular(freq):
+    series = make_series(60, freq=freq)
+    assert len(windows_of(series, 12, 1)) == 60 - 12
+    assert len(windows_of(series.drop_isel(time=30), 12, 1)) == (30 - 12) + (29 - 12)  # but a missing month is a gap
+
+
+@pytest.mark.parametrize("freq", ["30min", "6h", "QS", "YS"])
+def test_other_regular_steps(freq):
+    assert len(windows_of(make_series(40, freq=freq))) == 35
+
+
+def test_a_dropped_leap_day_is_a_gap():
+    """28 February to 1 March is two days in a leap year: only the windows across it are left out."""
+    series = make_series(731, start="1999-01-01")  # 2000 is the leap year
+    dropped = series.sel(time=~((series.time.dt.month == 2) & (series.time.dt.day == 29)))
+    assert dropped.sizes["time"] == 730
+    windows = windows_of(dropped)
+    assert len(windows) == (365 + 59 - 5) + (306 - 5)
+    assert len(windows_of(series)) == 731 - 5
+
+
+def test_a_window_of_the_training_part_never_holds_validation_values():
+    series = make_series(100)
+    train, validation, _ = split_by_time(series, ("2000-01-01", "2000-02-29"), ("2000-03-01", "2000-04-09"))
+    a, b = windows_of(train), windows_of(validation)
+    assert a.times.max() == np.datetime64("2000-02-29") and b.times.min() == np.datetime64("2000-03-05")
+    assert a.batch(range(len(a))).y.max() < 100 * 60 and b.batch(range(len(b))).x.min() >= 100 * 60
+    assert len(a) + len(b) == 100 - 2 * 5
+
+
+def test_batches_in_order_of_time_hold_every_window_once(series):
+    windows = windows_of(series)  # 55
+    batches = list(windows.batches(16))
+    assert [len(batch.x) for batch in batches] == [16, 16, 16, 7], "the last, smaller batch is not dropped"
+    assert torch.equal(torch.cat([batch.x for batch in batches]), windows.batch(range(55)).x)
+
+
+def test_shuffled_batches_hold_every_window_once_and_repeat_with_the_seed(series):
+    windows = windows_of(series)
+
+    def order(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return [(torch.cat([b.x for b in windows.batches(16, generator)])[:, 0, 0, 0] / 100).tolist() for _ in range(2)]
+
+    first, second = order(1)
+    assert sorted(first) == sorted(second) == list(range(55))
+    assert first != second and first != sorted(first)
+    assert order(1) == [first, second] and order(2)[0] != first
+
+
+def test_shuffling_leaves_global_random_numbers_alone(series):
+    before = torch.get_rng_state()
+    list(windows_of(series).batches(16, torch.Generator().manual_seed(1)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_batches_refuse_a_bad_size(series, size):
+    with pytest.raises((TypeError, ValueError), match="batch_size"):
+        list(windows_of(series).batches(size))
+
+
+def test_windows_can_be_walked_through(series):
+    windows = windows_of(series)
+    assert len(list(windows)) == len(windows) == 55
+    assert torch.equal(windows[-1].y, windows[54].y)
+    with pytest.raises(IndexError):
+        windows[55]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda ds: WindowDataset(ds["wind"], "wind", "wind", 4, 2), TypeError, ["ds", "Dataset", "DataArray"]),
+        (lambda ds: WindowDataset(ds, "gust", "wind", 4, 2), ValueError, ["inputs", "wind", "gust"]),
+        (lambda ds: WindowDataset(ds, "wind", ["gust"], 4, 2), ValueError, ["targets", "wind", "gust"]),
+        (lambda ds: WindowDataset(ds, [], "wind", 4, 2), ValueError, ["inputs", "at least one"]),
+        (lambda ds: WindowDataset(ds, "wind", "wind", 0, 2), ValueError, ["history", "at least 1", "0"]),
+        (lambda ds: WindowDataset(ds, "wind", "wind", 4, 1.5), ValueError, ["horizon", "whole number", "1.5"]),
+        (lambda ds: WindowDataset(ds, "wind", "wind", True, 2), ValueError, ["history", "True"]),
+        (lambda ds: WindowDataset(ds, "wind", "wind", 59, 2), ValueError, ["ds", "at least 61", "found 60"]),
+        (lambda ds: WindowDataset(ds.isel(time=[1, 0, 2]), "wind", "wind", 1, 1), ValueError, ["ds", "rising order"]),
+        (lambda ds: WindowDataset(ds.isel(time=[0, 1, 1]), "wind", "wind", 1, 1), ValueError, ["ds", "each once"]),
+        (lambda ds: WindowDataset(ds.mean("station"), "wind", "wind", 1, 1), ValueError, ["wind", "(time, station)"]),
+        (lambda ds: WindowDataset(ds * np.nan, "wind", "wind", 1, 1), ValueError, ["ds", "no window", "observed"]),
+        (lambda ds: WindowDataset(ds.astype(str), "wind", "wind", 1, 1), ValueError, ["inputs", "numbers", "wind"]),
+        (
+            lambda ds: WindowDataset(ds.isel(time=[0, 1, 10, 11, 20, 21]), "wind", "wind", 2, 1),
+            ValueError,
+            ["ds", "no window of 3", "gap"],
+        ),
+    ],
+)
+def test_windows_refuse_what_does_not_fit(series, call, error, parts):
+    with pytest.raises(error) as raised:
+        call(series.to_dataset())
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+def test_a_time_axis_of_plain_dates_works():
+    """pandas dates of another resolution than nanoseconds."""
+    series = make_series(30)
+    series = series.assign_coords(time=pd.date_range("1850-01-01", periods=30).as_unit("s"))
+    assert len(windows_of(series)) == 25
