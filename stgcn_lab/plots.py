@@ -220,6 +220,7 @@ def training_curve(history: "History", label: str = "loss", ax: Axes | None = No
     best = history.best_epoch
     ax.plot(best + 1, history.validation_loss[best], "o", color="#d55e00", label="kept")
     ax.set(xlabel="epoch", ylabel=label)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
     return ax

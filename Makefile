@@ -1,0 +1,88 @@
+# Every target sets up what it needs in .venv; a second call does only what has become necessary.
+PYTHON      ?= python3
+# Address of another index of PyTorch builds (README: "Choosing a PyTorch build"); empty: pip's own choice.
+TORCH_INDEX ?=
+PORT        ?= 8000
+NB          ?=
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PAGE  := _build/html/index.html
+
+# torch and what only its CUDA builds need: chosen by pip for the machine, not by the lock
+UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
+  nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand \
+  nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
+  nvidia-nvshmem-cu13 nvidia-nvtx
+
+BOOK_INPUTS := _config.yml CHANGELOG.md $(wildcard benchmarks/*.json) $(shell find book -mindepth 1 -not -path '*/.*' \
+  -not -path '*/__pycache__*' -not -path 'book/_ext' 2>/dev/null)
+NOTEBOOKS   := $(shell find book -name '*.ipynb' -not -path '*/.*' 2>/dev/null)
+BENCHES     := $(filter-out benchmarks/notebooks.py,$(wildcard benchmarks/*.py))
+
+# glibc would otherwise map and unmap every large tensor at each step
+export MALLOC_MMAP_MAX_ := 0
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help book test notebooks serve bench lint lock clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+book: _build/.book ## build the pages of the book and say where they are
+	@echo "The book: $(PAGE)"
+
+test: $(READY) lint ## check the code, then the package, then the book (every notebook is executed)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile tests
+ifneq ($(NOTEBOOKS),)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
+	  --nbval-cell-timeout 300 --nbval-kernel-startup-timeout 120 $(NOTEBOOKS)
+endif
+
+notebooks: $(READY) ## execute notebooks that changed, store outputs and cost (NB=path: just that one)
+	$(PY) benchmarks/notebooks.py $(if $(NB),$(NB),--changed)
+
+serve: book ## show the built book at http://127.0.0.1:8000 (PORT=... for another port)
+	$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+bench: notebooks $(BENCHES:benchmarks/%.py=_build/.bench-%) ## measure what the book reports: each benchmark writes a JSON file
+
+lint: $(READY) ## style and types only
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --extra book --extra test --universal --python-version 3.11 \
+	  --generate-hashes -c constraints.txt --no-header --no-annotate -q -o requirements.lock \
+	  $(addprefix --no-emit-package ,$(UNLOCKED))
+
+clean: ## remove the built book and all caches (the environment stays)
+	rm -rf _build build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print \
+	  | xargs rm -rf
+
+distclean: clean ## remove the environment too
+	rm -rf $(VENV) *.egg-info
+
+$(READY): pyproject.toml constraints.txt requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, but $(PYTHON) is `$(PYTHON) --version 2>&1 | tail -n 1`." \
+	    "Choose another with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PY) -m pip install -q --no-deps --require-hashes -r requirements.lock
+	$(PY) -m pip install -q --no-deps -e .
+	@touch $@
+
+# --all: after a failed build an incremental one would pass with the errors still there
+_build/.book: $(READY) $(BOOK_INPUTS)
+	$(VENV)/bin/jupyter-book build book --config _config.yml --path-output . --all -n -W --keep-going
+	$(PY) -m pytest tests/book/test_pages.py
+	@touch $@
+
+# a stamp, not the JSON file itself: building the book must never start a measurement
+_build/.bench-%: benchmarks/%.py $(READY)
+	$(PY) $<
+	@mkdir -p $(@D) && touch $@
