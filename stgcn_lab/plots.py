@@ -16,6 +16,7 @@ from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from . import datasets
@@ -220,7 +221,7 @@ def training_curve(history: "History", label: str = "loss", ax: Axes | None = No
     best = history.best_epoch
     ax.plot(best + 1, history.validation_loss[best], "o", color="#d55e00", label="kept")
     ax.set(xlabel="epoch", ylabel=label)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
     return ax
