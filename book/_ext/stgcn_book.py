@@ -70,6 +70,8 @@ def without_thebe(app: Sphinx, config: Any) -> None:
     """Jupyter Book loads an extension for running cells that puts a script with an outside address into every page."""
     for listeners in app.events.listeners.values():
         listeners[:] = [one for one in listeners if not one.handler.__module__.startswith("sphinx_thebe")]
+    for files in (app.registry.css_files, app.registry.js_files):
+        files[:] = [entry for entry in files if "thebe" not in (entry[0] or "")]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
