@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from ._checks import whole_number
 from .windows import _check_time
 
 DAYS_PER_YEAR = 365.2425
@@ -20,6 +21,8 @@ def _check_series(series: xr.DataArray, name: str) -> None:
     _check_time(series, name)
     if series.dims != ("time", "station"):
         raise ValueError(f"{name}: expected dims (time, station), found {series.dims}")
+    if series.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected numbers, found dtype {series.dtype}")
     if series.sizes["station"] == 0:
         raise ValueError(f"{name}: expected at least one station, found none")
 
@@ -46,7 +49,11 @@ def climatology(train: xr.DataArray, times: xr.DataArray, harmonics: int | None 
     """
     _check_series(train, "train")
     if not isinstance(times, xr.DataArray) or times.dims != ("time",):
-        raise TypeError("times: expected the time coordinate of a series, such as test.time")
+        found = f"dims {times.dims}" if isinstance(times, xr.DataArray) else type(times).__name__
+        raise TypeError(f"times: expected the time coordinate of a series, such as test.time, found {found}")
+    for stamps, name in ((train.time, "train"), (times, "times")):
+        if not np.issubdtype(stamps.dtype, np.datetime64):
+            raise TypeError(f"{name}: expected times as datetime64, found {stamps.dtype}; a season needs dates")
     if harmonics is None:
         values = _calendar_mean(train, times)
     else:
@@ -73,12 +80,11 @@ def _calendar_mean(train: xr.DataArray, times: xr.DataArray) -> np.ndarray:
     nothing = np.full(train.sizes["station"], np.nan)
     leap_day = table.get(229, nothing)
     table[229] = np.where(np.isnan(leap_day), table.get(228, nothing), leap_day)
-    return np.stack([table.get(k, nothing) for k in calendar_key(times)])
+    return np.array([table.get(k, nothing) for k in calendar_key(times)]).reshape(times.size, nothing.size)
 
 
 def _harmonic_season(train: xr.DataArray, times: xr.DataArray, harmonics: int) -> np.ndarray:
-    if isinstance(harmonics, bool) or not isinstance(harmonics, int) or harmonics < 0:
-        raise ValueError(f"harmonics: expected a whole number of at least 0, found {harmonics!r}")
+    harmonics = whole_number(harmonics, "harmonics", least=0)
     design = _season_design(train.time, harmonics)
     coefficients = np.full((design.shape[1], train.sizes["station"]), np.nan)
     for i, column in enumerate(train.values.astype(np.float64).T):
@@ -101,7 +107,7 @@ def _season_design(times: xr.DataArray, harmonics: int) -> np.ndarray:
 
 
 def persistence(series: xr.DataArray, lead: int = 1) -> xr.DataArray:
-    """Tomorrow as today: the last observed value, ``lead`` steps ago.
+    """Tomorrow as today: the value of ``lead`` steps ago, missing where that was missing.
 
     ``f(t) = x(t - lead)``, counted in rows: give a series without gaps in its time axis.
 
@@ -116,13 +122,8 @@ def persistence(series: xr.DataArray, lead: int = 1) -> xr.DataArray:
         TypeError, ValueError: for another kind of series or a lead below 1.
     """
     _check_series(series, "series")
-    _check_lead(lead)
+    lead = whole_number(lead, "lead")
     return series.shift(time=lead)
-
-
-def _check_lead(lead: int) -> None:
-    if isinstance(lead, bool) or not isinstance(lead, (int, np.integer)) or lead < 1:
-        raise ValueError(f"lead: expected a whole number of steps of at least 1, found {lead!r}")
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class VAR:
             TypeError, ValueError: for another kind of series, other stations, or a lead below 1.
         """
         _check_series(series, "series")
-        _check_lead(lead)
+        lead = whole_number(lead, "lead")
         order = len(self.coefficients)
         if not np.array_equal(series["station"].values, self.stations):
             raise ValueError(
@@ -196,8 +197,7 @@ def fit_var(series: xr.DataArray, order: int) -> VAR:
     Source: Lütkepohl (2005), New Introduction to Multiple Time Series Analysis, chapter 3.
     """
     _check_series(series, "series")
-    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
-        raise ValueError(f"order: expected a whole number of at least 1, found {order!r}")
+    order = whole_number(order, "order")
     x = series.values.astype(np.float64)
     steps, stations = x.shape
     rows = steps - order

@@ -304,6 +304,10 @@ def check_series(series: Field, name: str = "series", units: str | None = None) 
     if "time" not in series.indexes:
         raise ValueError(f"{name}: found no coordinate 'time', expected one time stamp per step")
     times = series.indexes["time"]
+    if pd.api.types.is_string_dtype(times):
+        raise TypeError(
+            f"{name}: found times as text such as {times[0]!r}, expected dates; convert with pd.to_datetime"
+        )
     if times.hasnans:
         raise ValueError(f"{name}: found a missing time stamp, expected one per step")
     if not times.is_monotonic_increasing:

@@ -24,6 +24,8 @@ from scipy.spatial import Delaunay, QhullError, cKDTree
 from torch import Tensor
 from torch_geometric.data import Data
 
+from ._checks import whole_number
+
 EARTH_RADIUS_KM = 6371.0088  # mean radius of the WGS 84 ellipsoid (IUGG)
 SPARSE_ABOVE = 300  # nodes; below it a dense product is as fast and easier to read
 WEIGHTS = ("gaussian", "inverse", "binary")
@@ -47,12 +49,12 @@ def great_circle_distance(lat1: ArrayLike, lon1: ArrayLike, lat2: ArrayLike, lon
         Distance in km, of the broadcast shape.
 
     Raises:
-        ValueError: for latitudes outside -90..90, longitudes outside -180..360, or values not finite.
+        ValueError: for latitudes outside -90..90, longitudes outside -180..360, values not finite, or shapes
+            that do not broadcast.
 
     Source: Sinnott (1984), Virtues of the haversine.
     """
-    phi1, lam1 = _radians(lat1, lon1, "lat1", "lon1")
-    phi2, lam2 = _radians(lat2, lon2, "lat2", "lon2")
+    phi1, lam1, phi2, lam2 = _two_points(lat1, lon1, lat2, lon2)
     h = np.sin((phi2 - phi1) / 2) ** 2 + np.cos(phi1) * np.cos(phi2) * np.sin((lam2 - lam1) / 2) ** 2
     return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(h, 0.0, 1.0)))
 
@@ -71,11 +73,23 @@ def bearing(lat1: ArrayLike, lon1: ArrayLike, lat2: ArrayLike, lon2: ArrayLike) 
     Raises:
         ValueError: for impossible coordinates, as in :func:`great_circle_distance`.
     """
-    phi1, lam1 = _radians(lat1, lon1, "lat1", "lon1")
-    phi2, lam2 = _radians(lat2, lon2, "lat2", "lon2")
+    phi1, lam1, phi2, lam2 = _two_points(lat1, lon1, lat2, lon2)
     east = np.sin(lam2 - lam1) * np.cos(phi2)
     north = np.cos(phi1) * np.sin(phi2) - np.sin(phi1) * np.cos(phi2) * np.cos(lam2 - lam1)
     return np.degrees(np.arctan2(east, north)) % 360.0
+
+
+def _two_points(lat1: ArrayLike, lon1: ArrayLike, lat2: ArrayLike, lon2: ArrayLike) -> tuple[Array, ...]:
+    """Checked coordinates in radians, of shapes that broadcast together."""
+    radians = (*_radians(lat1, lon1, "lat1", "lon1"), *_radians(lat2, lon2, "lat2", "lon2"))
+    shapes = [array.shape for array in radians]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError as error:
+        raise ValueError(
+            f"lat1, lon1, lat2, lon2: expected shapes that broadcast together, found {', '.join(map(str, shapes))}"
+        ) from error
+    return radians
 
 
 def _radians(lat: ArrayLike, lon: ArrayLike, lat_name: str, lon_name: str) -> tuple[Array, Array]:
@@ -120,17 +134,18 @@ def _build(
     lon: Array,
     source: NDArray[np.int64],
     target: NDArray[np.int64],
-    weight: Any,
+    weight: str = "gaussian",
     length_scale: float | None = None,
+    edge_weight: Array | None = None,
 ) -> Data:
-    """A graph from edges j -> i, each edge once, ordered by target, then source."""
+    """A graph from edges j -> i, each edge once, ordered by target, then source.
+
+    The weights are ``edge_weight`` if given, otherwise those of the kernel ``weight``.
+    """
     order = np.lexsort((source, target))
     source, target = source[order], target[order]
     distance = great_circle_distance(lat[source], lon[source], lat[target], lon[target])
-    if isinstance(weight, np.ndarray):
-        edge_weight = weight[order]
-    else:
-        edge_weight = _weight(distance, weight, length_scale)
+    edge_weight = _weight(distance, weight, length_scale) if edge_weight is None else edge_weight[order]
     return Data(
         edge_index=torch.from_numpy(np.stack([source, target]).astype(np.int64)),
         edge_weight=torch.from_numpy(edge_weight.astype(np.float32)),
@@ -141,7 +156,7 @@ def _build(
 
 
 def _weight(distance: Array, weight: Any, length_scale: float | None) -> Array:
-    if weight not in WEIGHTS:
+    if not isinstance(weight, str) or weight not in WEIGHTS:
         raise ValueError(f"weight: expected one of {', '.join(WEIGHTS)}, found {weight!r}")
     if length_scale is not None:
         length_scale = _positive(length_scale, "length_scale", "a distance above 0 km")
@@ -165,12 +180,6 @@ def _positive(value: Any, name: str, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value > 0:
         raise ValueError(f"{name}: expected {what}, found {value!r}")
     return float(value)
-
-
-def _positive_int(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
-    return int(value)
 
 
 def knn_graph(
@@ -202,7 +211,7 @@ def knn_graph(
     Source: the Gaussian kernel on a threshold graph of Shuman et al. (2013).
     """
     lat, lon = _stations(lat, lon)
-    k = min(_positive_int(k, "k"), len(lat) - 1)
+    k = min(whole_number(k, "k"), len(lat) - 1)
     if k == 0:
         return _build(lat, lon, np.empty(0, np.int64), np.empty(0, np.int64), weight, length_scale)
     points = _unit_vectors(lat, lon)
@@ -393,14 +402,14 @@ def correlation_graph(series: xr.DataArray, k: int) -> Data:
     if series.dtype.kind not in "fiub":
         raise TypeError(f"series: expected numbers, found dtype {series.dtype}")
     lat, lon = _stations(series["lat"].values, series["lon"].values)
-    k = min(_positive_int(k, "k"), len(lat) - 1)
+    k = min(whole_number(k, "k"), len(lat) - 1)
     r = _correlation(series.transpose("time", "station").values.astype(np.float64))
     np.fill_diagonal(r, -np.inf)
     source = np.argsort(-r, axis=1, kind="stable")[:, :k].ravel()
     target = np.repeat(np.arange(len(lat)), k)
     chosen = r[target, source] > 0
     source, target = _both_ways(np.stack([source, target], axis=1)[chosen])
-    return _build(lat, lon, source, target, r[target, source])
+    return _build(lat, lon, source, target, edge_weight=r[target, source])
 
 
 def _correlation(values: Array) -> Array:
@@ -441,7 +450,8 @@ def adjacency(graph: Data) -> sp.csr_matrix:
     if not isinstance(graph, Data):
         raise TypeError(f"graph: expected torch_geometric.data.Data, found {type(graph).__name__}")
     index = graph.edge_index
-    if not torch.is_tensor(index) or index.ndim != 2 or index.shape[0] != 2 or index.dtype.is_floating_point:
+    whole = torch.is_tensor(index) and not index.dtype.is_floating_point and index.dtype != torch.bool
+    if not whole or index.ndim != 2 or index.shape[0] != 2:
         found = f"{tuple(index.shape)} of {index.dtype}" if torch.is_tensor(index) else type(index).__name__
         raise ValueError(f"graph: expected edge_index, whole numbers of shape (2, edges), found {found}")
     if not {"num_nodes", "pos", "x"} & set(graph.keys()):
@@ -457,6 +467,8 @@ def adjacency(graph: Data) -> sp.csr_matrix:
             f"found {graph.edge_index.min().item()} to {graph.edge_index.max().item()}"
         )
     weight = graph.get("edge_weight")
+    if weight is not None and not torch.is_tensor(weight):
+        raise TypeError(f"graph: expected edge_weight to be a torch tensor (edges,), found {type(weight).__name__}")
     values = np.ones(source.size) if weight is None else weight.detach().cpu().numpy().astype(np.float64)
     if values.shape != source.shape:
         raise ValueError(f"graph: expected one edge_weight for each of {source.size} edges, found {values.shape}")
@@ -582,12 +594,12 @@ def directional_operators(graph: Data, sectors: int = 4, sparse: bool | None = N
 
     Source: the partition of neighbours in Yan et al. (2018), by compass bearing instead of body parts.
     """
-    sectors = _positive_int(sectors, "sectors")
+    sectors = whole_number(sectors, "sectors")
     a = adjacency(graph).tocoo()
-    if graph.pos is None or tuple(graph.pos.shape) != (graph.num_nodes, 2):
-        found = None if graph.pos is None else tuple(graph.pos.shape)
-        raise ValueError(f"graph: expected pos of shape ({graph.num_nodes}, 2) = (lon, lat), found {found}")
-    lon, lat = graph.pos.numpy().astype(np.float64).T
+    if not torch.is_tensor(graph.pos) or tuple(graph.pos.shape) != (graph.num_nodes, 2):
+        found = tuple(graph.pos.shape) if torch.is_tensor(graph.pos) else type(graph.pos).__name__
+        raise ValueError(f"graph: expected pos of shape ({graph.num_nodes}, 2) = (lon, lat), a tensor, found {found}")
+    lon, lat = graph.pos.detach().cpu().numpy().astype(np.float64).T
     _radians(lat, lon, "graph: pos (latitude)", "graph: pos (longitude)")
     theta = bearing(lat[a.row], lon[a.row], lat[a.col], lon[a.col])
     sector = np.floor(theta / (360 / sectors) + 0.5).astype(int) % sectors

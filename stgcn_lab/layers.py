@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._checks import whole_number
+
 Operators = Tensor | Sequence[Tensor]
 
 
@@ -29,7 +31,8 @@ def propagate(operator: Tensor, x: Tensor) -> Tensor:
         (..., N, C).
 
     Raises:
-        TypeError, ValueError: if the operator is no square matrix or has another number of nodes than x.
+        TypeError, ValueError: if the operator is no square matrix, or has another number of nodes or another
+            precision than x.
     """
     if not torch.is_tensor(operator):
         raise TypeError(f"operator: expected a torch tensor (node, node), found {type(operator).__name__}")
@@ -42,6 +45,7 @@ def propagate(operator: Tensor, x: Tensor) -> Tensor:
             f"x: expected (..., node, feature) with {operator.shape[0]} nodes as in the operator, "
             f"found shape {tuple(x.shape)}"
         )
+    _check_dtype(operator, "operator", x.dtype)
     # One matrix product for all batches and times: fold them into the columns.
     columns = x.movedim(-2, 0)  # (N, ..., C)
     flat = columns.reshape(x.shape[-2], -1)  # (N, ... x C)
@@ -53,13 +57,15 @@ class _SparseProduct(torch.autograd.Function):
     """Sparse operator times dense matrix, for a constant operator.
 
     The gradient is Aᵀ times the incoming one. The transpose is made once and kept with the operator, where
-    PyTorch's own backward pass would make it again at every step.
+    PyTorch's own backward pass would make it again at every step. Under autocast the product keeps the
+    precision of the operator: on the CPU PyTorch has no sparse product in 16 bits.
     """
 
     @staticmethod
     def forward(ctx: Any, operator: Tensor, dense: Tensor) -> Tensor:
-        ctx.operator = operator
-        return operator @ dense
+        ctx.operator, ctx.dtype = operator, dense.dtype
+        with torch.autocast(dense.device.type, enabled=False):
+            return operator @ dense.to(operator.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
@@ -67,21 +73,27 @@ class _SparseProduct(torch.autograd.Function):
         version = operator.values()._version  # rises when somebody changes the values in place
         if getattr(operator, "transposed", (None, None))[0] != version:
             operator.transposed = (version, operator.to_sparse_coo().t().to_sparse_csr())
-        return None, operator.transposed[1] @ grad.contiguous()
+        with torch.autocast(grad.device.type, enabled=False):
+            return None, (operator.transposed[1] @ grad.contiguous()).to(ctx.dtype)
 
 
-def _check_features(x: Tensor, features: int, layer: str, min_dims: int = 2) -> None:
+def _check_dtype(tensor: Tensor, name: str, dtype: torch.dtype) -> None:
+    if tensor.dtype != dtype and not torch.is_autocast_enabled(tensor.device.type):  # autocast converts by itself
+        raise TypeError(f"{name}: expected {dtype}, found {tensor.dtype}; convert it with .to({dtype})")
+
+
+def _check_features(x: Tensor, features: int, layer: str, min_dims: int = 2, weight: Tensor | None = None) -> None:
     if not torch.is_tensor(x):
         raise TypeError(f"x: expected a torch tensor, found {type(x).__name__}")
     if x.ndim < min_dims or (min_dims == 4 and x.ndim != 4) or x.shape[-1] != features:
         axes = "(batch, time, node, feature)" if min_dims == 4 else "(..., node, feature)"
         raise ValueError(f"x: {layer} expects {axes} with {features} features, found shape {tuple(x.shape)}")
+    if weight is not None:
+        _check_dtype(x, "x", weight.dtype)
 
 
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name}: expected a whole number of at least 1, found {size!r}")
+def _check_sizes(**sizes: int) -> tuple[int, ...]:
+    return tuple(whole_number(size, name) for name, size in sizes.items())
 
 
 # ---------------------------------------------------------------------------- space
@@ -107,7 +119,7 @@ class GraphConv(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        _check_sizes(in_features=in_features, out_features=out_features)
+        in_features, out_features = _check_sizes(in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.empty(in_features, out_features))
         self.bias = nn.Parameter(torch.empty(out_features))
@@ -118,7 +130,7 @@ class GraphConv(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, operator: Tensor) -> Tensor:
-        _check_features(x, self.in_features, "GraphConv")
+        _check_features(x, self.in_features, "GraphConv", weight=self.weight)
         # (A X) W = A (X W): send the narrower of the two through the graph.
         if self.out_features <= self.in_features:
             return propagate(operator, x @ self.weight) + self.bias
@@ -145,7 +157,7 @@ class ChebConv(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, K: int) -> None:
         super().__init__()
-        _check_sizes(in_features=in_features, out_features=out_features, K=K)
+        in_features, out_features, K = _check_sizes(in_features=in_features, out_features=out_features, K=K)
         self.in_features, self.out_features, self.K = in_features, out_features, K
         self.weight = nn.Parameter(torch.empty(K, in_features, out_features))
         self.bias = nn.Parameter(torch.empty(out_features))
@@ -157,7 +169,7 @@ class ChebConv(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, laplacian: Tensor) -> Tensor:
-        _check_features(x, self.in_features, "ChebConv")
+        _check_features(x, self.in_features, "ChebConv", weight=self.weight)
         before, now = None, x  # T_{k-1} X and T_k X
         z = now @ self.weight[0]
         for weight in self.weight[1:]:
@@ -189,7 +201,9 @@ class DirectionalGraphConv(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, sectors: int = 4) -> None:
         super().__init__()
-        _check_sizes(in_features=in_features, out_features=out_features, sectors=sectors)
+        in_features, out_features, sectors = _check_sizes(
+            in_features=in_features, out_features=out_features, sectors=sectors
+        )
         self.in_features, self.out_features, self.sectors = in_features, out_features, sectors
         self.weight = nn.Parameter(torch.empty(1 + sectors, in_features, out_features))  # 0: the station itself
         self.bias = nn.Parameter(torch.empty(out_features))
@@ -201,7 +215,7 @@ class DirectionalGraphConv(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, operators: Operators) -> Tensor:
-        _check_features(x, self.in_features, "DirectionalGraphConv")
+        _check_features(x, self.in_features, "DirectionalGraphConv", weight=self.weight)
         if operators is None or len(operators) != self.sectors:
             found = "none" if operators is None else len(operators)
             raise ValueError(
@@ -233,7 +247,7 @@ class AdaptiveAdjacency(nn.Module):
 
     def __init__(self, num_nodes: int, dim: int) -> None:
         super().__init__()
-        _check_sizes(num_nodes=num_nodes, dim=dim)
+        num_nodes, dim = _check_sizes(num_nodes=num_nodes, dim=dim)
         self.source = nn.Parameter(torch.empty(num_nodes, dim))
         self.target = nn.Parameter(torch.empty(num_nodes, dim))
         self.reset_parameters()
@@ -285,7 +299,9 @@ class TemporalConv(nn.Module):
         pad: bool = True,
     ) -> None:
         super().__init__()
-        _check_sizes(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+        in_channels, out_channels, kernel_size = _check_sizes(
+            in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size
+        )
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.gated, self.causal, self.pad = gated, causal, pad
         self.conv = nn.Conv2d(in_channels, 2 * out_channels if gated else out_channels, (kernel_size, 1))
@@ -293,7 +309,7 @@ class TemporalConv(nn.Module):
         self.shrink = nn.Linear(in_channels, out_channels, bias=False) if shrinks else None
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_features(x, self.in_channels, "TemporalConv", min_dims=4)
+        _check_features(x, self.in_channels, "TemporalConv", min_dims=4, weight=self.conv.weight)
         k = self.kernel_size
         if self.pad:
             before = k - 1 if self.causal else (k - 1) // 2
@@ -334,7 +350,7 @@ class STConvBlock(nn.Module):
         kernel_size: k of both temporal convolutions.
         spatial: ``"gcn"``, ``"cheb"``, ``"directional"``, or ``"none"`` for the ablation without a graph,
             a linear map at each station.
-        order: polynomial terms for ``"cheb"``, sectors for ``"directional"``.
+        order: polynomial terms for ``"cheb"`` (3 if not given), sectors for ``"directional"`` (4 if not given).
         dropout: share of values dropped in training.
 
     Shapes:
@@ -349,16 +365,14 @@ class STConvBlock(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        channels: tuple[int, int, int] = (64, 16, 64),
+        channels: Sequence[int] = (64, 16, 64),
         kernel_size: int = 3,
         spatial: str = "gcn",
-        order: int = 3,
+        order: int | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if len(channels) != 3:
-            raise ValueError(f"channels: expected three widths (temporal, spatial, temporal), found {channels!r}")
-        wide, narrow, out = channels
+        wide, narrow, out = _three_widths(channels)
         self.before = TemporalConv(in_channels, wide, kernel_size, pad=False)
         self.squeeze = nn.Linear(wide, narrow)
         self.space = _spatial_layer(spatial, narrow, order)
@@ -373,13 +387,22 @@ class STConvBlock(nn.Module):
         return self.dropout(self.norm(x))
 
 
-def _spatial_layer(spatial: str, channels: int, order: int) -> nn.Module:
+def _three_widths(channels: Sequence[int]) -> tuple[int, int, int]:
+    if not isinstance(channels, (tuple, list)) or len(channels) != 3:
+        raise ValueError(f"channels: expected three widths (temporal, spatial, temporal), found {channels!r}")
+    wide, narrow, out = (whole_number(width, "channels") for width in channels)
+    return wide, narrow, out
+
+
+def _spatial_layer(spatial: str, channels: int, order: int | None) -> nn.Module:
+    if order is not None:
+        whole_number(order, "order")
     if spatial == "gcn":
         return GraphConv(channels, channels)
     if spatial == "cheb":
-        return ChebConv(channels, channels, order)
+        return ChebConv(channels, channels, 3 if order is None else order)
     if spatial == "directional":
-        return DirectionalGraphConv(channels, channels, order)
+        return DirectionalGraphConv(channels, channels, 4 if order is None else order)
     if spatial == "none":
         return nn.Linear(channels, channels)
     raise ValueError(f"spatial: expected one of {', '.join(SPATIAL)}, found {spatial!r}")

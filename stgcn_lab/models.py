@@ -4,13 +4,26 @@ All take ``(batch, time, node, feature)`` and a graph operator, except :class:`A
 the article's order of axes at its door.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
+from ._checks import whole_number
 from .graphs import gcn_operator
-from .layers import DirectionalGraphConv, GraphConv, Operators, STConvBlock, TemporalConv, _check_features, _check_sizes
+from .layers import (
+    DirectionalGraphConv,
+    GraphConv,
+    Operators,
+    STConvBlock,
+    TemporalConv,
+    _check_features,
+    _check_sizes,
+    _three_widths,
+)
 
 
 class ArticleSTGCN(nn.Module):
@@ -38,7 +51,7 @@ class ArticleSTGCN(nn.Module):
 
     def __init__(self, num_nodes: int, num_features: int, num_timesteps: int, num_classes: int) -> None:
         super().__init__()
-        _check_sizes(
+        num_nodes, num_features, num_timesteps, num_classes = _check_sizes(
             num_nodes=num_nodes, num_features=num_features, num_timesteps=num_timesteps, num_classes=num_classes
         )
         self.sample_shape = (num_nodes, num_timesteps, num_features)
@@ -69,19 +82,26 @@ class ArticleSTGCN(nn.Module):
         x = self.fc(x.mean(dim=1))  # pooled over time alone: (B, N, 256) -> (B, N, C)
         return x.squeeze(0) if single else x
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cached operator: PyTorch cannot copy a sparse one, and it is made again when needed."""
+        return self.__dict__ | {"_operator": None}
+
     def _cached_operator(self, edge_index: Tensor, edge_weight: Tensor | None) -> Tensor:
         """The normalised adjacency, worked out again only when the graph changes."""
         if self._operator is not None and torch.is_tensor(edge_index):
             index, weight, operator = self._operator
-            if torch.equal(index, edge_index) and (
-                weight is edge_weight is None
-                or (weight is not None and edge_weight is not None and torch.equal(weight, edge_weight))
-            ):
+            if _same(index, edge_index) and _same(weight, edge_weight):
                 return operator
         graph = Data(edge_index=edge_index, edge_weight=edge_weight, num_nodes=self.sample_shape[0])
         operator = gcn_operator(graph)
         self._operator = (edge_index.clone(), None if edge_weight is None else edge_weight.clone(), operator)
         return operator
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return torch.is_tensor(b) and a.device == b.device and torch.equal(a, b)
 
 
 class STGCN(nn.Module):
@@ -99,7 +119,7 @@ class STGCN(nn.Module):
         blocks: number of blocks.
         kernel_size: k of the temporal convolutions.
         spatial: ``"gcn"``, ``"cheb"``, ``"directional"`` or ``"none"``.
-        order: polynomial terms for ``"cheb"``, sectors for ``"directional"``.
+        order: polynomial terms for ``"cheb"`` (3 if not given), sectors for ``"directional"`` (4 if not given).
         dropout: share of values dropped in training.
 
     Shapes:
@@ -118,18 +138,19 @@ class STGCN(nn.Module):
         out_features: int,
         history: int,
         horizon: int,
-        channels: tuple[int, int, int] = (64, 16, 64),
+        channels: Sequence[int] = (64, 16, 64),
         blocks: int = 2,
         kernel_size: int = 3,
         spatial: str = "gcn",
-        order: int = 3,
+        order: int | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check_sizes(in_features=in_features, out_features=out_features, history=history, horizon=horizon)
-        _check_sizes(blocks=blocks, kernel_size=kernel_size)
-        if not isinstance(channels, tuple) or len(channels) != 3:
-            raise ValueError(f"channels: expected three widths (temporal, spatial, temporal), found {channels!r}")
+        in_features, out_features, history, horizon = _check_sizes(
+            in_features=in_features, out_features=out_features, history=history, horizon=horizon
+        )
+        blocks, kernel_size = _check_sizes(blocks=blocks, kernel_size=kernel_size)
+        channels = _three_widths(channels)
         left = history - blocks * 2 * (kernel_size - 1)
         if left < 1:
             raise ValueError(
@@ -214,19 +235,22 @@ class STGCNClassifier(nn.Module):
         in_features: int,
         num_classes: int,
         level: str = "graph",
-        channels: tuple[int, ...] = (32, 64),
+        channels: Sequence[int] = (32, 64),
         kernel_size: int = 9,
         sectors: int = 4,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check_sizes(in_features=in_features, num_classes=num_classes, kernel_size=kernel_size)
+        in_features, num_classes, kernel_size = _check_sizes(
+            in_features=in_features, num_classes=num_classes, kernel_size=kernel_size
+        )
         if level not in ("graph", "node"):
             raise ValueError(f"level: expected 'graph' or 'node', found {level!r}")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, so that it has a middle, found {kernel_size}")
-        if not isinstance(channels, tuple) or not channels:
-            raise ValueError(f"channels: expected a tuple with the width of at least one unit, found {channels!r}")
+        if not isinstance(channels, (tuple, list)) or not channels:
+            raise ValueError(f"channels: expected the width of at least one unit, such as (32, 64), found {channels!r}")
+        channels = [whole_number(width, "channels") for width in channels]
         self.in_features, self.level = in_features, level
         widths = [in_features, *channels]
         self.units = nn.ModuleList(

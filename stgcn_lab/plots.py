@@ -50,8 +50,11 @@ def map_axes(
         The cartopy axes.
 
     Raises:
+        TypeError: if ``ax`` is no map.
         ValueError: if there is no point, or coordinates are not finite.
     """
+    if ax is not None and not isinstance(ax, GeoAxes):
+        raise TypeError(f"ax: expected a cartopy GeoAxes, such as map_axes gives, found {type(ax).__name__}")
     lat, lon = np.asarray(lat, float).ravel(), np.asarray(lon, float).ravel()
     if lat.size == 0 or lat.shape != lon.shape or not (np.isfinite(lat).all() and np.isfinite(lon).all()):
         raise ValueError(
@@ -172,18 +175,20 @@ def graph_map(
         The cartopy axes.
 
     Raises:
-        ValueError: for a graph without positions.
+        ValueError: for a graph without positions or edge_index.
     """
-    if getattr(graph, "pos", None) is None:
-        raise ValueError("graph: expected positions pos (node, 2) = (lon, lat), found none")
-    lon, lat = graph.pos.numpy().astype(float).T
+    for key, what in (("pos", "positions pos (node, 2) = (lon, lat)"), ("edge_index", "edge_index (2, edges)")):
+        if not hasattr(tensor := getattr(graph, key, None), "detach"):  # without importing torch for a drawing
+            found = "none" if tensor is None else type(tensor).__name__
+            raise ValueError(f"graph: expected {what}, a tensor, found {found}")
+    lon, lat = np.asarray(graph.pos.detach().cpu(), float).T
     places = xr.Dataset(coords={"station": np.arange(len(lat)), "lat": ("station", lat), "lon": ("station", lon)})
     ax = station_map(places, values, label=label, ax=ax, **kwargs)
-    source, target = graph.edge_index.numpy()
+    source, target = graph.edge_index.cpu().numpy()
     weight = graph.get("edge_weight")
     strength = np.ones(source.size)
     if weight is not None and source.size and weight.max() > 0:
-        strength = weight.numpy() / weight.numpy().max()
+        strength = (weight / weight.max()).detach().cpu().numpy()
     points = ax.projection.transform_points(ccrs.PlateCarree(), lon, lat)[:, :2]
     colours = np.tile(to_rgba(EDGE), (source.size, 1))
     colours[:, 3] = 0.25 + 0.65 * strength
@@ -209,8 +214,11 @@ def training_curve(history: "History", label: str = "loss", ax: Axes | None = No
         The axes.
 
     Raises:
+        TypeError: for anything but a history.
         ValueError: if the history holds no epoch.
     """
+    if not hasattr(history, "train_loss"):
+        raise TypeError(f"history: expected the History that training.fit returns, found {type(history).__name__}")
     if not history.train_loss:
         raise ValueError("history: expected at least one epoch, found none")
     if ax is None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ._checks import whole_number
 from .layers import Operators
 from .windows import WindowDataset
 
@@ -31,13 +32,16 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         A scalar; 0 where nothing was observed.
 
     Raises:
-        ValueError: if the shapes differ (broadcasting would average over wrong pairs).
+        TypeError, ValueError: if the mask is not boolean, or the shapes differ (broadcasting would average
+            over wrong pairs).
     """
     if not prediction.shape == target.shape == mask.shape:
         raise ValueError(
             "prediction, target, mask: expected one shape, found "
             f"{tuple(prediction.shape)}, {tuple(target.shape)}, {tuple(mask.shape)}"
         )
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask: expected torch.bool, True where the target was observed, found {mask.dtype}")
     # where, not a product: 0 times NaN would still be NaN
     error = torch.where(mask, prediction - target, torch.zeros_like(prediction))
     return error.square().sum() / mask.sum().clamp(min=1)
@@ -99,13 +103,14 @@ def fit(
         The losses and the best epoch.
 
     Raises:
-        ValueError: for settings out of range, ``resume`` without ``checkpoint``, or a checkpoint of another run.
+        TypeError, ValueError: for arguments of another kind, settings out of range, ``resume`` without
+            ``checkpoint``, or a checkpoint of another run.
         FloatingPointError: if the loss is no longer a number; the model keeps its best weights so far.
     """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
-    try:  # plain numbers: a checkpoint cannot hold NumPy's
+    # Plain numbers from here on: a checkpoint cannot hold NumPy's.
+    epochs, batch_size = whole_number(epochs, "epochs"), whole_number(batch_size, "batch_size")
+    patience = whole_number(patience, "patience")
+    try:
         learning_rate, weight_decay, seed = float(learning_rate), float(weight_decay), int(seed)
     except (TypeError, ValueError) as error:
         raise ValueError(
@@ -114,9 +119,10 @@ def fit(
         ) from error
     if not learning_rate > 0:
         raise ValueError(f"learning_rate: expected a number above 0, found {learning_rate!r}")
-    for name, part in (("train", train), ("validation", validation)):
-        if not hasattr(part, "batches"):
-            raise TypeError(f"{name}: expected a WindowDataset or the like, found {type(part).__name__}")
+    _check_windows(train, "train")
+    _check_windows(validation, "validation")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, found {model!r}")
     if not any(True for _ in model.parameters()):
         raise ValueError(f"model: expected a network with weights to train, found none in {type(model).__name__}")
     if resume and checkpoint is None:
@@ -209,6 +215,7 @@ def evaluate(
     Returns:
         The loss, each observed value weighted alike.
     """
+    _check_windows(windows, "windows")
     device = next(model.parameters()).device
     operator = _to_device(operator, device)
     model.eval()
@@ -233,15 +240,28 @@ def predict(
     Returns:
         (windows, horizon, N, F_out) on the CPU, standardised as the windows are.
     """
+    _check_windows(windows, "windows")
     device = next(model.parameters()).device
     operator = _to_device(operator, device)
     model.eval()
     return torch.cat([model(batch.x.to(device), operator).cpu() for batch in windows.batches(batch_size)])
 
 
+def _check_windows(windows: WindowDataset, name: str) -> None:
+    if not hasattr(windows, "batches"):
+        raise TypeError(f"{name}: expected a WindowDataset or the like, found {type(windows).__name__}")
+
+
 def _to_device(operator: Operators | None, device: torch.device) -> Operators | None:
-    if operator is None or torch.is_tensor(operator):
-        return operator if operator is None else operator.to(device)
+    if operator is None:
+        return None
+    if isinstance(operator, Tensor):
+        return operator.to(device)
+    if not isinstance(operator, (tuple, list)) or not all(torch.is_tensor(part) for part in operator):
+        raise TypeError(
+            "operator: expected a torch tensor (node, node) or several of them, such as gcn_operator(graph), "
+            f"found {type(operator).__name__}"
+        )
     return tuple(part.to(device) for part in operator)
 
 

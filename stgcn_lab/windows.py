@@ -4,6 +4,7 @@ The order matters. Split first, fit the scaler on the training part alone, cut w
 straddles two parts and nothing of the later years reaches the training.
 """
 
+import datetime
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,8 +13,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ._checks import whole_number
+
 Series = TypeVar("Series", xr.DataArray, xr.Dataset)
-Period = slice | tuple[str | None, str | None] | None
+Date = str | datetime.datetime | np.datetime64  # a pandas Timestamp is a datetime
+Period = slice | Sequence[Date | None] | None
 
 
 class Splits(NamedTuple):
@@ -34,7 +38,7 @@ def split_by_time(
     Args:
         ds: with a sorted ``time`` axis.
         train, validation, test: ``(first, last)`` or a slice of dates such as ``("1961", "1968")``, both ends
-            included. ``validation`` and ``test`` may be left out.
+            included; text, datetimes or ``None`` for an open end. ``validation`` and ``test`` may be left out.
 
     Returns:
         The parts, as ``Splits(train, validation, test)``.
@@ -54,7 +58,7 @@ def split_by_time(
             if not isinstance(period, Sequence) or isinstance(period, str) or len(period) != 2:
                 raise ValueError(f"{name}: expected (first, last) such as ('1961', '1968'), found {period!r}")
             period = slice(*period)
-        if not all(end is None or isinstance(end, (str, np.datetime64)) for end in (period.start, period.stop)):
+        if not all(end is None or isinstance(end, Date) for end in (period.start, period.stop)):
             raise ValueError(f"{name}: expected dates as text such as ('1961', '1968'), found {period}")
         try:
             part = ds.sel(time=period)
@@ -124,9 +128,12 @@ class Standardizer:
         _check_time(train, "train")
         values = train if isinstance(train, xr.Dataset) else train.to_dataset(name="values")
         for name, variable in values.data_vars.items():
+            if variable.dtype.kind not in "fiub":
+                raise TypeError(f"train: expected numbers, found dtype {variable.dtype} in {name!r}")
             if not bool(variable.notnull().any()):
                 raise ValueError(f"train: expected at least one value, found {name!r} all missing")
         dims = "time" if self.per_station else None
+        train = train.astype(np.float64, copy=False)  # sums of thousands of float32 values lose digits
         self.mean = train.mean(dims, keep_attrs=True)
         std = train.std(dims, keep_attrs=True)
         self.std = std.where((std > 1e-9 * np.abs(self.mean)) | std.isnull(), 1.0)  # constant: only centred
@@ -223,12 +230,9 @@ class WindowDataset:
         if not isinstance(ds, xr.Dataset):
             raise TypeError(f"ds: expected an xarray Dataset, found {type(ds).__name__}")
         _check_time(ds, "ds")
-        for name, steps in (("history", history), ("horizon", horizon)):
-            if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, found {steps!r}")
+        history, horizon = whole_number(history, "history"), whole_number(horizon, "horizon")
         self.history, self.horizon = history, horizon
-        self.inputs = [inputs] if isinstance(inputs, str) else list(inputs)
-        self.targets = [targets] if isinstance(targets, str) else list(targets)
+        self.inputs, self.targets = _names(inputs, "inputs"), _names(targets, "targets")
         self._x, self._x_mask = _as_tensor(ds, self.inputs, "inputs")
         self._y, self._y_mask = _as_tensor(ds, self.targets, "targets")
         times = ds.time.values
@@ -269,17 +273,20 @@ class WindowDataset:
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """All windows once, in batches: shuffled by the generator, or in order of time without one."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size: expected a whole number of at least 1, found {batch_size!r}")
+        batch_size = whole_number(batch_size, "batch_size")
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
         for indices in order.split(batch_size):
             yield self.batch(indices)
 
 
+def _names(variables: str | Sequence[str], argument: str) -> list[str]:
+    if not isinstance(variables, (str, list, tuple)) or not variables:
+        raise ValueError(f"{argument}: expected the name of at least one variable, found {variables!r}")
+    return [variables] if isinstance(variables, str) else list(variables)
+
+
 def _as_tensor(ds: xr.Dataset, names: list[str], argument: str) -> tuple[Tensor, Tensor]:
     """Variables as one (time, station, feature) float32 tensor and its mask, True where observed."""
-    if not names:
-        raise ValueError(f"{argument}: expected the name of at least one variable, found none")
     for name in names:
         if name not in ds.data_vars:
             raise ValueError(f"{argument}: expected one of {sorted(map(str, ds.data_vars))}, found {name!r}")
@@ -287,6 +294,8 @@ def _as_tensor(ds: xr.Dataset, names: list[str], argument: str) -> tuple[Tensor,
             raise ValueError(f"{argument}: expected {name!r} with dims (time, station), found {ds[name].dims}")
         if not np.issubdtype(ds[name].dtype, np.number) and ds[name].dtype != bool:
             raise ValueError(f"{argument}: expected numbers in {name!r}, found {ds[name].dtype}")
+        if ds[name].sizes["station"] == 0:
+            raise ValueError(f"{argument}: expected at least one station in {name!r}, found none")
     values = np.stack([ds[name].transpose("time", "station").values for name in names], axis=-1)
     tensor = torch.from_numpy(values.astype(np.float32))
     mask = tensor.isfinite()

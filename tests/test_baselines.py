@@ -165,8 +165,11 @@ def test_climatology_does_not_change_its_input():
         (lambda s: climatology(s.transpose(), s.time), ValueError, ["train", "(time, station)", "'station', 'time'"]),
         (lambda s: climatology(s[::-1], s.time), ValueError, ["train", "rising order"]),
         (lambda s: climatology(s[:, :0], s.time), ValueError, ["train", "at least one station"]),
-        (lambda s: climatology(s, s.time.values), TypeError, ["times", "time coordinate"]),
-        (lambda s: climatology(s, s), TypeError, ["times", "time coordinate"]),
+        (lambda s: climatology(s, s.time.values), TypeError, ["times", "time coordinate", "ndarray"]),
+        (lambda s: climatology(s, s), TypeError, ["times", "time coordinate", "station"]),
+        (lambda s: climatology(s, xr.DataArray([1, 2], dims="time")), TypeError, ["times", "datetime64", "int64"]),
+        (lambda s: climatology(s.assign_coords(time=range(s.time.size)), s.time), TypeError, ["train", "int64"]),
+        (lambda s: climatology(s.astype(str), s.time), TypeError, ["train", "numbers"]),
         (lambda s: climatology(s, s.time, -1), ValueError, ["harmonics", "at least 0", "-1"]),
         (lambda s: climatology(s, s.time, 1.5), ValueError, ["harmonics", "whole number", "1.5"]),
         (lambda s: climatology(s, s.time, True), ValueError, ["harmonics", "True"]),
@@ -389,3 +392,15 @@ def test_irish_wind_benchmark(root_wind, season, model, rmse, mae):
     found = scores(forecast, anomaly)
     assert found[0] == pytest.approx(rmse, abs=5e-4)
     assert found[1] == pytest.approx(mae, abs=5e-4)
+
+
+def test_whole_numbers_may_be_numpy_integers():
+    series, two = daily(), np.int64(2)
+    xr.testing.assert_identical(climatology(series, series.time, two), climatology(series, series.time, 2))
+    xr.testing.assert_identical(persistence(series, two), persistence(series, 2))
+    xr.testing.assert_identical(fit_var(series, two).forecast(series, two), fit_var(series, 2).forecast(series, 2))
+
+
+@pytest.mark.parametrize("harmonics", [None, 2])
+def test_climatology_of_no_time_is_empty(harmonics):
+    assert climatology(daily(), daily().time[:0], harmonics).shape == (0, daily().sizes["station"])

@@ -675,3 +675,9 @@ def test_check_series_wants_the_units_asked_for():
 def test_check_series_wants_xarray_of_numbers(series, found):
     with pytest.raises(TypeError, match=f"^series: found {found}"):
         datasets.check_series(series)
+
+
+def test_check_series_refuses_times_as_text():
+    series = datasets.load_irish_wind().wind_speed.isel(time=slice(3))
+    with pytest.raises(TypeError, match="series: found times as text such as '1961-01-01.*to_datetime"):
+        datasets.check_series(series.assign_coords(time=series.time.values.astype(str)))

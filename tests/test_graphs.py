@@ -410,6 +410,7 @@ def test_weights_follow_their_formulas():
         (lambda lat, lon: knn_graph(lat, lon, k="3"), ["k", "'3'"]),
         (lambda lat, lon: knn_graph(lat, lon, weight="cubic"), ["weight", "gaussian", "cubic"]),
         (lambda lat, lon: knn_graph(lat, lon, weight=None), ["weight", "gaussian", "None"]),
+        (lambda lat, lon: knn_graph(lat, lon, weight=np.ones(50)), ["weight", "gaussian", "array"]),
         (lambda lat, lon: knn_graph(lat, lon, length_scale=0), ["length_scale", "above 0", "0"]),
         (lambda lat, lon: knn_graph(lat, lon, length_scale=float("nan")), ["length_scale", "nan"]),
         (lambda lat, lon: knn_graph(lat, lon, length_scale="far"), ["length_scale", "far"]),
@@ -783,3 +784,33 @@ def test_directional_operators_name_the_graph_when_positions_are_impossible(grap
     graph.pos[3, 1] = float("nan")
     with pytest.raises(ValueError, match="pos"):
         directional_operators(graph)
+
+
+@pytest.mark.parametrize("function", [great_circle_distance, bearing])
+def test_points_of_shapes_that_do_not_fit(function):
+    with pytest.raises(ValueError) as error:
+        function([50, 51], [0, 1], [52, 53, 54], [2, 3, 4])
+    assert all(part in str(error.value) for part in ("lat1, lon1, lat2, lon2", "(2,)", "(3,)"))
+
+
+@pytest.mark.parametrize("kind", [list, np.float32, torch.tensor, lambda a: xr.DataArray(a, dims="station")])
+def test_coordinates_of_any_kind(places, kind):
+    lat, lon = (kind(axis) for axis in places)
+    graph = knn_graph(lat, lon, k=np.int64(3))
+    assert torch.equal(graph.edge_index, knn_graph(*places, k=3).edge_index)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"edge_weight": [1.0, 1.0]}, ["edge_weight", "tensor", "list"]),
+        ({"edge_index": torch.tensor([[True, False], [False, True]])}, ["edge_index", "whole numbers", "bool"]),
+        ({"pos": np.zeros((2, 2))}, ["pos", "tensor", "ndarray"]),
+    ],
+)
+def test_operators_refuse_other_kinds_of_array(change, parts):
+    index = torch.tensor([[0, 1], [1, 0]])
+    graph = Data(**({"edge_index": index, "pos": torch.zeros(2, 2), "num_nodes": 2} | change))
+    with pytest.raises((TypeError, ValueError)) as error:
+        directional_operators(graph)
+    assert all(part in str(error.value) for part in ["graph", *parts]), str(error.value)

@@ -678,6 +678,9 @@ def test_block_drops_values_in_training_only(graph):
     [
         (lambda x, a: STConvBlock(2, spatial="gat"), ["spatial", "gcn", "gat"]),
         (lambda x, a: STConvBlock(2, channels=(8, 8)), ["channels", "three", "(8, 8)"]),
+        (lambda x, a: STConvBlock(2, channels=8), ["channels", "three", "8"]),
+        (lambda x, a: STConvBlock(2, channels=(8, 0, 8)), ["channels", "at least 1", "0"]),
+        (lambda x, a: STConvBlock(2, spatial="cheb", order=0), ["order", "at least 1", "0"]),
         (lambda x, a: STConvBlock(2, dropout=1.5), ["dropout", "1.5"]),
         (lambda x, a: STConvBlock(2, kernel_size=4)(x, a), ["x", "at least 4", "time steps"]),
         (lambda x, a: STConvBlock(3)(x, a), ["x", "3 features", "(2, 5, 12, 2)"]),
@@ -696,3 +699,51 @@ def test_sparse_operators_pass_through_the_block(graph):
     block, x = STConvBlock(2, (6, 3, 5), 2), torch.randn(2, 6, 12, 2)
     thin = to_operator(gcn_operator(graph).numpy(), sparse=True)
     torch.testing.assert_close(block(x, thin), block(x, gcn_operator(graph)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: GraphConv(n, n), lambda n: ChebConv(n, n, n), lambda n: TemporalConv(n, n, n)]
+)
+def test_sizes_may_be_numpy_integers(make, graph):
+    layer = make(np.int64(3))
+    x = torch.randn(2, 5, 12, 3)
+    y = layer(x) if isinstance(layer, TemporalConv) else layer(x, gcn_operator(graph))
+    assert y.shape == (2, 5, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda x, a: GraphConv(2, 3)(x.double(), a), ["x", "float32", "found torch.float64"]),
+        (lambda x, a: ChebConv(2, 3, 2)(x.int(), a), ["x", "float32", "found torch.int32"]),
+        (lambda x, a: DirectionalGraphConv(2, 3, 1)(x.double(), [a]), ["x", "float32", "found torch.float64"]),
+        (lambda x, a: TemporalConv(2, 3, 2)(x.double()), ["x", "float32", "found torch.float64"]),
+        (lambda x, a: GraphConv(2, 3)(x, a.double()), ["operator", "float32", "found torch.float64"]),
+        (lambda x, a: GraphConv(2, 3).double()(x.double(), a), ["operator", "float64", "found torch.float32"]),
+        (lambda x, a: propagate(a.to_sparse_csr(), x.double()), ["operator", "float64", "found torch.float32"]),
+    ],
+)
+def test_numbers_of_another_precision_are_named(graph, call, parts):
+    with pytest.raises(TypeError) as error:
+        call(torch.randn(2, 5, 12, 2), gcn_operator(graph))
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_layers_work_under_autocast(graph, sparse):
+    torch.manual_seed(0)
+    block, a = STConvBlock(2, (8, 4, 8)), gcn_operator(graph, sparse=sparse)
+    x = torch.randn(1, 5, 12, 2)
+    expected = block(x, a)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = block(x, a)
+        y.float().square().sum().backward()
+    torch.testing.assert_close(y.float(), expected, atol=0.1, rtol=0)
+    assert all(
+        p.grad.isfinite().all() and p.grad.abs().sum() > 0 for n, p in block.named_parameters() if "bias" not in n
+    )
+
+
+def test_block_takes_what_directional_operators_gives_by_default(graph):
+    block = STConvBlock(2, [8, 4, 8], spatial="directional")
+    assert block(torch.randn(2, 5, 12, 2), directional_operators(graph)).shape == (2, 1, 12, 8)

@@ -1,5 +1,7 @@
 """The networks: recomputed by their formulas, moved between graphs, and put to planted problems."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -457,3 +459,44 @@ def test_isotropic_neighbours_cannot_tell_eastward_from_westward_waves():
     logits = model(x, directional_operators(RING, 1))
     torch.testing.assert_close(logits[::2], logits[1::2], atol=1e-5, rtol=1e-5)
     assert 0.4 <= accuracy_after_training(sectors=1) <= 0.6
+
+
+def test_sizes_may_be_numpy_integers_and_channels_a_list(graph):
+    one, steps = np.int64(1), np.int64(9)
+    x, a = torch.randn(2, 9, 12, 1), gcn_operator(graph)
+    model = STGCN(one, one, steps, np.int32(3), channels=[8, 4, 8], blocks=one, kernel_size=np.int64(2))
+    assert model(x, a).shape == (2, 3, 12, 1)
+    article = ArticleSTGCN(np.int64(12), one, steps, np.int64(3))
+    assert article(x.transpose(1, 2), graph.edge_index).shape == (2, 12, 3)
+    classifier = STGCNClassifier(one, np.int64(3), channels=[8], kernel_size=np.int64(3))
+    assert classifier(x, directional_operators(graph)).shape == (2, 3)
+
+
+def test_default_orders_fit_the_default_operators(graph):
+    x = torch.randn(2, 9, 12, 1)
+    assert STGCN(1, 1, 9, 2, spatial="directional")(x, directional_operators(graph)).shape == (2, 2, 12, 1)
+    assert STGCN(1, 1, 9, 2, spatial="cheb").blocks[0].space.K == 3
+
+
+@each_kind
+def test_a_history_of_exactly_the_blocks_and_one_sample(graph, kind):
+    """Nothing is left to collect but one step, and there is one forecast in the series."""
+    model, operator = small_stgcn(kind, history=9).eval(), KINDS[kind][1](graph)
+    x = torch.randn(1, 9, 12, 2)
+    assert torch.equal(model.forecast_series(x, operator)[:, 0], model(x, operator))
+
+
+def test_article_can_be_copied_with_its_sparse_operator():
+    graph = grid_graph(np.arange(18.0), np.arange(18.0))
+    model = ArticleSTGCN(324, 1, 3, 2).eval()
+    x = torch.randn(324, 3, 1)
+    expected = model(x, graph.edge_index)
+    assert model._operator[2].layout == torch.sparse_csr
+    assert torch.equal(copy.deepcopy(model)(x, graph.edge_index), expected)
+
+
+def test_article_refuses_weights_that_are_no_tensor(graph):
+    model = ArticleSTGCN(12, 1, 3, 2)
+    model(torch.zeros(12, 3, 1), graph.edge_index, graph.edge_weight)
+    with pytest.raises(TypeError, match="edge_weight.*ndarray"):
+        model(torch.zeros(12, 3, 1), graph.edge_index, graph.edge_weight.numpy())

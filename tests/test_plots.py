@@ -273,3 +273,17 @@ def test_training_curve_draws_into_given_axes():
 def test_training_curve_needs_an_epoch():
     with pytest.raises(ValueError, match="history.*at least one epoch.*none"):
         training_curve(History())
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda graph: training_curve([1.0, 0.5]), ["history", "History", "list"]),
+        (lambda graph: graph_map(graph, ax=plt.figure().add_subplot()), ["ax", "GeoAxes", "Axes"]),
+        (lambda graph: graph_map(Data(pos=graph.pos, num_nodes=12)), ["graph", "edge_index", "none"]),
+    ],
+)
+def test_plots_refuse_what_is_something_else(graph, call, parts):
+    with pytest.raises((TypeError, ValueError)) as error:
+        call(graph)
+    assert all(part in str(error.value) for part in parts), str(error.value)

@@ -376,7 +376,9 @@ def test_checkpoint_holds_plain_data_only(tmp_path):
     assert {"settings", "model", "best", "optimizer", "shuffle", "random", "history"} <= state.keys()
 
 
-@pytest.mark.parametrize("setting", [{"learning_rate": np.logspace(-3, -2, 2)[0]}, {"seed": np.int64(1)}])
+@pytest.mark.parametrize(
+    "setting", [{"learning_rate": np.logspace(-3, -2, 2)[0]}, {"seed": np.int64(1)}, {"batch_size": np.int64(32)}]
+)
 def test_resume_with_settings_from_numpy(setting, tmp_path):
     """A learning rate from np.logspace is no Python float; the checkpoint must be readable all the same."""
     options = {"checkpoint": tmp_path / "run.pt", "epochs": 2, **setting}
@@ -566,6 +568,8 @@ def test_progress_shows_losses_and_time_left(capfd):
         ({"operator": None}, ["operators", "4 matrices"]),
         ({"operator": gcn_operator(RING)}, ["operators", "4 matrices"]),
         ({"train": [1, 2]}, ["train", "list"]),
+        ({"operator": RING}, ["operator", "tensor", "Data"]),
+        ({"operator": gcn_operator(RING).numpy()}, ["operator", "tensor", "ndarray"]),
     ],
 )
 def test_fit_refuses_bad_settings(options, parts):
@@ -582,3 +586,20 @@ def test_fit_refuses_a_model_without_weights():
 def test_fit_refuses_a_prediction_of_another_shape():
     with pytest.raises(ValueError, match="expected one shape"):
         run(Echo(), operator=None)  # three time steps out where one is asked for
+
+
+@pytest.mark.parametrize("model", ["network", STGCN])
+def test_fit_refuses_what_is_no_network(model):
+    with pytest.raises(TypeError, match="model: expected a torch.nn.Module"):
+        run(model)
+
+
+@pytest.mark.parametrize("function", [evaluate, predict])
+def test_judging_takes_windows_only(function):
+    with pytest.raises(TypeError, match="windows: expected a WindowDataset.*list"):
+        function(network(), [1, 2], operator=OPERATORS)
+
+
+def test_masked_mse_takes_a_boolean_mask():
+    with pytest.raises(TypeError, match="mask: expected torch.bool.*float32"):
+        masked_mse(torch.ones(3), torch.zeros(3), torch.ones(3))

@@ -192,6 +192,20 @@ def test_standardizer_with_one_mean_for_all_stations():
     assert scaler.transform(elsewhere).sizes["station"] == 2
 
 
+@pytest.mark.parametrize("constant", [15.3, 288.13])
+def test_standardizer_only_centres_a_constant_station_in_single_precision(constant):
+    """Its deviation is rounding noise of about 1e-6, by which nothing must be divided."""
+    series = weather(6000).astype(np.float32)
+    series[:, 1] = constant
+    z = Standardizer().fit(series).transform(series)
+    assert abs(z[:, 1]).max() < 1e-3 and z[:, 0].std() == pytest.approx(1, abs=1e-3)
+
+
+def test_standardizer_refuses_text():
+    with pytest.raises(TypeError, match="train: expected numbers.*'name'"):
+        Standardizer().fit(weather().to_dataset(name="wind").assign(name=weather().astype(str)))
+
+
 @pytest.mark.parametrize("constant", [0.0, 0.1, -273.15, 1e6])
 def test_standardizer_only_centres_a_constant_station(constant):
     series = weather()
@@ -449,6 +463,8 @@ def test_windows_can_be_walked_through(series):
         (lambda ds: WindowDataset(ds, "gust", "wind", 4, 2), ValueError, ["inputs", "wind", "gust"]),
         (lambda ds: WindowDataset(ds, "wind", ["gust"], 4, 2), ValueError, ["targets", "wind", "gust"]),
         (lambda ds: WindowDataset(ds, [], "wind", 4, 2), ValueError, ["inputs", "at least one"]),
+        (lambda ds: WindowDataset(ds, "wind", None, 4, 2), ValueError, ["targets", "at least one", "None"]),
+        (lambda ds: WindowDataset(ds.isel(station=[]), "wind", "wind", 4, 2), ValueError, ["at least one station"]),
         (lambda ds: WindowDataset(ds, "wind", "wind", 0, 2), ValueError, ["history", "at least 1", "0"]),
         (lambda ds: WindowDataset(ds, "wind", "wind", 4, 1.5), ValueError, ["horizon", "whole number", "1.5"]),
         (lambda ds: WindowDataset(ds, "wind", "wind", True, 2), ValueError, ["history", "True"]),
@@ -476,3 +492,16 @@ def test_a_time_axis_of_plain_dates_works():
     series = make_series(30)
     series = series.assign_coords(time=pd.date_range("1850-01-01", periods=30).as_unit("s"))
     assert len(windows_of(series)) == 25
+
+
+@pytest.mark.parametrize("date", [pd.Timestamp, np.datetime64, lambda text: pd.Timestamp(text).to_pydatetime()])
+def test_split_takes_dates_of_any_kind(years, date):
+    parts = split_by_time(years, train=(None, date("2000-12-31")), test=slice(date("2001-01-01"), None))
+    assert parts.train.sizes["time"] + parts.test.sizes["time"] == years.sizes["time"]
+    assert str(parts.test.time.values[0]).startswith("2001-01-01")
+
+
+def test_steps_may_be_numpy_integers(series):
+    windows = WindowDataset(series.to_dataset(), "wind", ("wind",), np.int64(4), np.int32(2))
+    assert len(windows) == 55
+    assert sum(len(batch.x) for batch in windows.batches(np.int64(20))) == 55
