@@ -19,6 +19,20 @@ DATA_DIR = Path(__file__).resolve().parent.parent / "stgcn_lab" / "data"
 REGISTRY = DATA_DIR / "registry.json"
 
 
+LATITUDE = {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"}
+LONGITUDE = {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"}
+
+
+def provenance(entry: dict, member: bool = False) -> dict[str, str]:
+    """The attributes of a file that say where it comes from, read off its registry entry."""
+    source = f"{entry['original_source']}; {entry['package']} {entry['version']}"
+    return {
+        "source": f"{source}, {entry['member']}" if member else source,
+        "references": entry["references"],
+        "license": entry["license"],
+    }
+
+
 def fetch_debian(package: str, version: str, folder: Path) -> Path:
     """Download one Debian package with the machine's own apt; returns the .deb file."""
     subprocess.run(["apt-get", "download", f"{package}={version}"], cwd=folder, check=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import rdata
 import xarray as xr
-from _common import fetch_debian, main, take_member, write_netcdf
+from _common import LATITUDE, LONGITUDE, fetch_debian, main, provenance, take_member, write_netcdf
 
 ENTRY = {
     "title": "Colorado and its borders: monthly temperature and precipitation at 376 stations, 1895-1997",
@@ -79,12 +79,12 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
             "lat": (
                 "station",
                 place["lat"].to_numpy(dtype=float),
-                {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"},
+                LATITUDE,
             ),
             "lon": (
                 "station",
                 place["lon"].to_numpy(dtype=float),
-                {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"},
+                LONGITUDE,
             ),
             "elevation": (
                 "station",
@@ -96,9 +96,7 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
             "Conventions": "CF-1.8",
             "featureType": "timeSeries",
             "title": ENTRY["title"],
-            "source": f"{ENTRY['original_source']}; {ENTRY['package']} {ENTRY['version']}, {ENTRY['member']}",
-            "references": ENTRY["references"],
-            "license": ENTRY["license"],
+            **provenance(ENTRY, member=True),
         },
     )
     steps = {"tmin": ("int16", 0.1), "tmax": ("int16", 0.1), "precip": ("int16", 1.0)}

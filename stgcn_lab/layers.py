@@ -82,11 +82,12 @@ def _check_dtype(tensor: Tensor, name: str, dtype: torch.dtype) -> None:
         raise TypeError(f"{name}: expected {dtype}, found {tensor.dtype}; convert it with .to({dtype})")
 
 
-def _check_features(x: Tensor, features: int, layer: str, min_dims: int = 2, weight: Tensor | None = None) -> None:
+def _check_features(x: Tensor, features: int, layer: str, series: bool = False, weight: Tensor | None = None) -> None:
     if not torch.is_tensor(x):
         raise TypeError(f"x: expected a torch tensor, found {type(x).__name__}")
-    if x.ndim < min_dims or (min_dims == 4 and x.ndim != 4) or x.shape[-1] != features:
-        axes = "(batch, time, node, feature)" if min_dims == 4 else "(..., node, feature)"
+    right_axes = x.ndim == 4 if series else x.ndim >= 2
+    if not right_axes or x.shape[-1] != features:
+        axes = "(batch, time, node, feature)" if series else "(..., node, feature)"
         raise ValueError(f"x: {layer} expects {axes} with {features} features, found shape {tuple(x.shape)}")
     if weight is not None:
         _check_dtype(x, "x", weight.dtype)
@@ -309,7 +310,7 @@ class TemporalConv(nn.Module):
         self.shrink = nn.Linear(in_channels, out_channels, bias=False) if shrinks else None
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_features(x, self.in_channels, "TemporalConv", min_dims=4, weight=self.conv.weight)
+        _check_features(x, self.in_channels, "TemporalConv", series=True, weight=self.conv.weight)
         k = self.kernel_size
         if self.pad:
             before = k - 1 if self.causal else (k - 1) // 2

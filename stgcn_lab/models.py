@@ -88,7 +88,7 @@ class ArticleSTGCN(nn.Module):
 
     def _cached_operator(self, edge_index: Tensor, edge_weight: Tensor | None) -> Tensor:
         """The normalised adjacency, worked out again only when the graph changes."""
-        if self._operator is not None and torch.is_tensor(edge_index):
+        if self._operator is not None:
             index, weight, operator = self._operator
             if _same(index, edge_index) and _same(weight, edge_weight):
                 return operator
@@ -167,7 +167,7 @@ class STGCN(nn.Module):
         self.out = nn.Linear(channels[-1], horizon * out_features)
 
     def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
-        _check_features(x, self.in_features, "STGCN", min_dims=4)
+        _check_features(x, self.in_features, "STGCN", series=True)
         if x.shape[1] != self.history:
             raise ValueError(
                 f"x: expected (batch, time, node, feature) with {self.history} time steps, found shape "
@@ -191,7 +191,7 @@ class STGCN(nn.Module):
         Raises:
             ValueError: if the stretch is shorter than ``history``.
         """
-        _check_features(x, self.in_features, "STGCN", min_dims=4)
+        _check_features(x, self.in_features, "STGCN", series=True)
         if x.shape[1] < self.history:
             raise ValueError(
                 f"x: expected (batch, time, node, feature) with at least {self.history} time steps, "
@@ -260,7 +260,7 @@ class STGCNClassifier(nn.Module):
         self.out = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x: Tensor, operators: Operators) -> Tensor:
-        _check_features(x, self.in_features, "STGCNClassifier", min_dims=4)
+        _check_features(x, self.in_features, "STGCNClassifier", series=True)
         for unit in self.units:
             x = unit(x, operators)  # (B, T, N, C')
         x = x.mean(dim=1) if self.level == "node" else x.mean(dim=(1, 2))  # (B, N, C') or (B, C')

@@ -193,7 +193,8 @@ def _one_epoch(
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)  # one wild window must not throw the weights away
         optimizer.step()
-        total, observed = total + value.item() * int(y_mask.sum()), observed + int(y_mask.sum())
+        count = int(y_mask.sum())
+        total, observed = total + value.item() * count, observed + count
     return total / max(observed, 1)
 
 
@@ -223,7 +224,8 @@ def evaluate(
     for batch in windows.batches(batch_size):
         prediction = model(batch.x.to(device), operator)
         value = loss(prediction, batch.y.to(device), batch.y_mask.to(device)).item()
-        total, observed = total + value * int(batch.y_mask.sum()), observed + int(batch.y_mask.sum())
+        count = int(batch.y_mask.sum())
+        total, observed = total + value * count, observed + count
     return total / max(observed, 1)
 
 

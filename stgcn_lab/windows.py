@@ -197,9 +197,9 @@ class Batch(NamedTuple):
 class WindowDataset:
     """All windows of a series: ``history`` steps to look back on, ``horizon`` steps to predict.
 
-    Windows are cut from one array when they are asked for; nothing is stored twice. A window never reaches
-    over a gap in the time axis (a missing month, the summer between two winters), and one whose targets are
-    all missing is left out.
+    Inputs and targets are kept as one array each, and windows are cut from them when they are asked for. A window
+    never reaches over a gap in the time axis (a missing month, the summer between two winters), and one whose
+    targets are all missing is left out.
 
     Args:
         ds: Dataset with dims (time, station), standardised.
