@@ -10,7 +10,19 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["baselines", "datasets", "graphs", "layers", "models", "plots", "training", "windows"]
+__all__ = [
+    "baselines",
+    "classes",
+    "datasets",
+    "graphs",
+    "layers",
+    "models",
+    "plots",
+    "regimes",
+    "simulate",
+    "training",
+    "windows",
+]
 
 try:
     __version__ = version("stgcn-lab")
