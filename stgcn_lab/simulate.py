@@ -1,0 +1,189 @@
+"""Weather with a known truth: made-up fields in which the regimes (and the regions) are planted.
+
+A method that finds patterns in real weather cannot be marked right or wrong. Here it can.
+"""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from ._checks import whole_number
+
+SIDE = 2.0  # the stations lie in a square of 2 x 2 length units
+DEGREES = 5.0  # degrees to one unit, around the equator, where a degree is the same distance both ways
+CENTRE = (0.0, -140.0)  # latitude, longitude: in the open Pacific
+STEP = "6h"
+WAVE_NUMBERS = np.pi * np.array([1.0, 1.6, 2.3])  # rad per unit
+PHASE_SPEEDS = np.array([0.42, 0.54, 0.66])  # rad per step
+PHASE_NOISE = 0.05  # rad per step
+MEMORY = 0.7  # lag-one autocorrelation of the noise
+NOISE_LENGTH, PATTERN_LENGTH = 0.3, 0.6  # units
+
+
+def travelling_regimes(
+    num_nodes: int = 100,
+    num_steps: int = 4000,
+    num_regimes: int = 4,
+    seed: int = 0,
+    signal: float = 1.0,
+    direction: float = 0.0,
+    duration: tuple[int, int] = (25, 60),
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Regimes that differ in how they move, and not in how a snapshot looks.
+
+    In regime k the field is a sum of three plane waves that travel towards the angle
+    ``direction + 360° k / num_regimes`` (counted from east, anticlockwise), with phases drawn anew at each
+    onset, plus noise with a memory of 0.7 and a Gaussian correlation in space. All stations are standardised.
+    Every regime has the same mean, 0, and a wave looks the same whether it comes or goes: of two opposite
+    directions a snapshot cannot tell which it is.
+
+    Args:
+        num_nodes: N, stations at random in a square.
+        num_steps: length of the series.
+        num_regimes: K; 1 gives a single regime without an end.
+        seed: of everything random.
+        signal: standard deviation of the waves over that of the noise.
+        direction: degrees, where the waves of regime 0 go; 0 is east.
+        duration: shortest and longest duration of a regime in steps.
+
+    Returns:
+        (time, station) series with lat, lon; (time,) regime that was planted.
+
+    Raises:
+        TypeError, ValueError: for sizes below 1, a negative signal, or a duration of no steps.
+    """
+    num_nodes, num_steps, num_regimes, seed = _sizes(num_nodes, num_steps, num_regimes, seed, signal)
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, SIDE, (num_nodes, 2))
+    truth = _sequence(rng, num_steps, num_regimes, duration)
+    onset = np.diff(truth, prepend=-1) != 0
+    # The phases walk from step to step, and are drawn anew at each onset: a sum that starts again there.
+    walk = np.cumsum(PHASE_SPEEDS + PHASE_NOISE * rng.standard_normal((num_steps, 3)), axis=0)
+    starts = np.flatnonzero(onset)
+    fresh = rng.uniform(0, 2 * np.pi, (starts.size, 3)) - walk[starts]
+    phase = walk + np.repeat(fresh, np.diff(starts, append=num_steps), axis=0)
+    angle = np.deg2rad(direction) + 2 * np.pi * np.arange(num_regimes) / num_regimes
+    along = np.stack([np.cos(angle), np.sin(angle)], axis=1) @ xy.T  # (regime, station): distance down the wind
+    field = np.zeros((num_steps, num_nodes))
+    for wave, wave_number in enumerate(WAVE_NUMBERS):
+        field += np.cos(wave_number * along[truth] - phase[:, wave, None])
+    return _finish(rng, xy, field, truth, signal)
+
+
+def mean_pattern_regimes(
+    num_nodes: int = 100,
+    num_steps: int = 4000,
+    num_regimes: int = 4,
+    seed: int = 0,
+    signal: float = 1.0,
+    duration: tuple[int, int] = (25, 60),
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Regimes that differ in their mean pattern: the classical case.
+
+    In regime k a smooth random pattern of its own is added to the same noise as in
+    :func:`travelling_regimes`. A snapshot shows which regime it belongs to.
+
+    Args, Returns, Raises:
+        As in :func:`travelling_regimes`; ``signal`` is the standard deviation of the patterns over that of
+        the noise.
+    """
+    num_nodes, num_steps, num_regimes, seed = _sizes(num_nodes, num_steps, num_regimes, seed, signal)
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, SIDE, (num_nodes, 2))
+    truth = _sequence(rng, num_steps, num_regimes, duration)
+    patterns = rng.standard_normal((num_regimes, num_nodes)) @ _correlated(xy, PATTERN_LENGTH).T
+    return _finish(rng, xy, patterns[truth], truth, signal)
+
+
+def phase_randomised(series: xr.DataArray, seed: int = 0) -> xr.DataArray:
+    """A surrogate without regimes: the same mean, spectra and lagged correlations, everything else shuffled.
+
+    ``x*(t) = IFFT[ FFT(x)(f) · exp(iφ(f)) ]`` with one random phase φ for each frequency, the same at all
+    stations. What is left is what a linear, stationary, Gaussian process would show.
+
+    Args:
+        series: (time, station) without missing values.
+        seed: of the phases.
+
+    Returns:
+        (time, station), with the coordinates and attributes of the series.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, or one with missing values.
+
+    Source: Prichard & Theiler (1994), doi:10.1103/PhysRevLett.73.951.
+    """
+    if not isinstance(series, xr.DataArray):
+        raise TypeError(f"series: expected an xarray DataArray (time, station), found {type(series).__name__}")
+    if series.dims != ("time", "station") or series.size == 0:
+        raise ValueError(f"series: expected dims (time, station), none of them empty, found {dict(series.sizes)}")
+    if not np.isfinite(series.values).all():
+        raise ValueError("series: found missing values; a spectrum needs a series without gaps, fill them first")
+    spectrum = np.fft.rfft(series.values.astype(float), axis=0)
+    turn = np.exp(2j * np.pi * np.random.default_rng(seed).uniform(size=len(spectrum)))
+    turn[0] = 1  # the mean stays
+    if series.sizes["time"] % 2 == 0:
+        turn[-1] = 1  # the highest frequency of an even length is real
+    return series.copy(data=np.fft.irfft(spectrum * turn[:, None], n=series.sizes["time"], axis=0))
+
+
+def _sizes(num_nodes: int, num_steps: int, num_regimes: int, seed: int, signal: float) -> tuple[int, int, int, int]:
+    if not np.isfinite(signal) or signal < 0:
+        raise ValueError(f"signal: expected a number of at least 0, found {signal!r}")
+    return (
+        whole_number(num_nodes, "num_nodes"),
+        whole_number(num_steps, "num_steps", least=2),
+        whole_number(num_regimes, "num_regimes"),
+        whole_number(seed, "seed", least=0),
+    )
+
+
+def _sequence(
+    rng: np.random.Generator, num_steps: int, num_regimes: int, duration: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Which regime rules at each step: each lasts a while, then another follows."""
+    shortest, longest = (whole_number(length, "duration") for length in duration)
+    if shortest > longest:
+        raise ValueError(f"duration: expected (shortest, longest), found {duration!r}")
+    if num_regimes == 1:
+        return np.zeros(num_steps, dtype=np.int64)
+    parts, length, regime = [], 0, int(rng.integers(num_regimes))
+    while length < num_steps:
+        parts.append(np.full(rng.integers(shortest, longest + 1), regime))
+        length += parts[-1].size
+        regime = (regime + int(rng.integers(1, num_regimes))) % num_regimes
+    return np.concatenate(parts)[:num_steps].astype(np.int64)
+
+
+def _correlated(xy: NDArray[np.float64], length: float) -> NDArray[np.float64]:
+    """Matrix that gives independent numbers a Gaussian correlation in space."""
+    square = ((xy[:, None] - xy[None]) ** 2).sum(-1)
+    return np.linalg.cholesky(np.exp(-square / (2 * length**2)) + 1e-8 * np.eye(len(xy)))
+
+
+def _finish(
+    rng: np.random.Generator,
+    xy: NDArray[np.float64],
+    field: NDArray[np.float64],
+    truth: NDArray[np.int64],
+    signal: float,
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Add the noise, standardise each station, and put names and coordinates on it."""
+    noise = rng.standard_normal(field.shape) @ _correlated(xy, NOISE_LENGTH).T
+    noise[1:] *= np.sqrt(1 - MEMORY**2)
+    for t in range(1, len(noise)):
+        noise[t] += MEMORY * noise[t - 1]
+    values = signal * field / max(field.std(), 1e-12) + noise
+    values = (values - values.mean(axis=0)) / values.std(axis=0)
+    east, north = (xy - SIDE / 2).T * DEGREES
+    coords = {
+        "time": pd.date_range("2000-01-01", periods=len(values), freq=STEP),
+        "station": [f"S{i:03d}" for i in range(len(xy))],
+        "lat": ("station", CENTRE[0] + north, {"units": "degrees_north", "standard_name": "latitude"}),
+        "lon": ("station", CENTRE[1] + east, {"units": "degrees_east", "standard_name": "longitude"}),
+    }
+    attrs = {"units": "1", "long_name": "standardised value"}
+    series = xr.DataArray(values, dims=("time", "station"), coords=coords, attrs=attrs, name="value")
+    planted = xr.DataArray(truth, dims="time", coords={"time": coords["time"]}, name="regime")
+    return series, planted
