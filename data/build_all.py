@@ -7,8 +7,16 @@ import build_colorado
 import build_electricity_demand
 import build_irish_wind
 import build_reanalysis
+import build_winter_height
 
-SCRIPTS = (build_irish_wind, build_reanalysis, build_colorado, build_electricity_demand, build_coastlines)
+SCRIPTS = (
+    build_irish_wind,
+    build_reanalysis,
+    build_winter_height,
+    build_colorado,
+    build_electricity_demand,
+    build_coastlines,
+)
 
 if __name__ == "__main__":
     unknown = [argument for argument in sys.argv[1:] if argument != "--check"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from ._checks import whole_number
 from .windows import _check_time
@@ -211,3 +212,80 @@ def fit_var(series: xr.DataArray, order: int) -> VAR:
         )
     beta = np.linalg.lstsq(design[complete], x[order:][complete], rcond=None)[0]  # (1 + P N, N)
     return VAR(series["station"].values, beta[0], beta[1:].reshape(order, stations, stations).transpose(0, 2, 1))
+
+
+def eof_kmeans(
+    series: xr.DataArray,
+    modes: int,
+    clusters: int,
+    window: int = 1,
+    seed: int = 0,
+    weights: ArrayLike | None = None,
+) -> xr.DataArray:
+    """Weather regimes the classical way: k-means clusters among the leading empirical orthogonal functions (EOFs).
+
+    With the mean of each station removed, ``X = U S Vᵀ``; the rows of V are the EOFs, patterns in space, and the
+    leading columns of ``U S`` say how much of each there is at a time. k-means groups the times in that space. With
+    a window the rows of X are windows of that many steps, and the patterns short films: extended EOFs.
+
+    The stations are not standardised: one that varies more counts for more. Windows are counted in rows: give a
+    series without gaps in its time axis.
+
+    Args:
+        series: (time, station) without missing values, season removed.
+        modes: how many EOFs.
+        clusters: how many clusters.
+        window: W, steps of a window. Time t takes the window from ``t - W // 2`` on, W steps long, which has t in
+            its middle; times near an edge, where there is none, take the nearest window.
+        seed: of k-means, which begins twenty times and keeps the tightest clusters.
+        weights: (station,) how much the squares of each station count, for example the cosine of latitude on a
+            grid; equal if not given.
+
+    Returns:
+        (time,) cluster of every time, an integer from 0; 0 is the most frequent.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, missing values, a constant series, weights that do not
+            fit, a window as long as the series, more modes than the series has, or more clusters than windows.
+
+    Source: Michelangeli, Vautard & Legras (1995), doi:10.1175/1520-0469(1995)052<1237:WRRAQS>2.0.CO;2.
+    """
+    from sklearn.cluster import KMeans  # slow to load
+
+    _check_series(series, "series")
+    modes, clusters = whole_number(modes, "modes"), whole_number(clusters, "clusters")
+    window, seed = whole_number(window, "window"), whole_number(seed, "seed", least=0)
+    values = series.values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"series: expected no missing values, found {int((~np.isfinite(values)).sum())}; "
+            "an EOF needs them all, fill them or leave the stations out"
+        )
+    if weights is not None:
+        weights = np.asarray(weights, float)
+        if weights.shape != (values.shape[1],) or not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError(
+                f"weights: expected one number of at least 0 for each of {values.shape[1]} stations, found {weights}"
+            )
+        values = values * np.sqrt(weights)
+    steps = len(values)
+    windows = steps - window + 1
+    if windows < 2:
+        raise ValueError(f"window: expected at least one step fewer than the {steps} of the series, found {window}")
+    if clusters > windows:
+        raise ValueError(f"clusters: expected at most as many as there are windows, {windows}, found {clusters}")
+    x = values - values.mean(axis=0)
+    x = np.concatenate([x[lag : lag + windows] for lag in range(window)], axis=1)
+    x -= x.mean(axis=0)
+    left, scale, _ = np.linalg.svd(x, full_matrices=False)
+    # Rounding leaves a little of everything, even of a constant: what is below it is nothing.
+    rank = int((scale > max(x.shape) * np.finfo(float).eps * max(scale[0], np.abs(values).max())).sum())
+    if rank == 0:
+        raise ValueError("series: expected values that vary in time, found a constant at every station")
+    if modes > rank:
+        raise ValueError(f"modes: expected at most {rank}, the number that the series has, found {modes}")
+    found = KMeans(clusters, n_init=20, random_state=seed).fit_predict(left[:, :modes] * scale[:modes])
+    order = np.argsort(-np.bincount(found, minlength=clusters), kind="stable")
+    labels = np.argsort(order)[found][np.clip(np.arange(steps) - window // 2, 0, windows - 1)]
+    attrs = {"long_name": "cluster"}
+    return xr.DataArray(labels, dims="time", coords={"time": series["time"]}, attrs=attrs, name="regime")

@@ -114,6 +114,21 @@ def load_reanalysis(region: str) -> xr.Dataset:
     return _load(f"reanalysis_{region}.nc")
 
 
+def load_winter_height() -> xr.Dataset:
+    """Winter mean height of the 500 hPa surface over the North Atlantic and Europe, 1948-2012, 2.5 degree grid.
+
+    A winter is called by the year of its January: time is 1 January, and 1948 is the mean of December 1947 to
+    February 1948. The first winter lacks its December, before the reanalysis begins. The row at 90 N is one place
+    49 times over: leave it out before `grid_to_nodes`.
+
+    Returns:
+        Dataset with geopotential_height (time 65, lat 29, lon 49) in m; lat and lon ascend, 20-90 N, 80 W-40 E.
+    Source:
+        NCEP/NCAR Reanalysis 1; Kalnay et al. (1996).
+    """
+    return _load("winter_height.nc")
+
+
 def load_colorado() -> xr.Dataset:
     """Monthly temperature and precipitation at 376 stations in and around Colorado, 1895-1997.
 

@@ -1,9 +1,10 @@
-"""Drawing: stations and graphs on a map, and the course of a training.
+"""Drawing: stations, graphs and regimes on a map, regimes in time, and the course of a training.
 
 Maps are drawn with the coastlines that come with the package, without a network. Colour maps are readable
 for colour-blind eyes.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cartopy
@@ -16,6 +17,9 @@ from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.patches import Circle, FancyArrowPatch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 cartopy.config["pre_existing_data_dir"] = str(datasets.coastlines_dir())
 
 SEA, LAND, COAST, INK, EDGE = "#eef3f7", "#f7f5ef", "#8a8f94", "#1b2a38", "#5b7ea3"
+
+# Eight colours that differ for colour-blind eyes too, after Okabe & Ito (2008), https://jfly.uni-koeln.de/color/
+OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#000000")
 
 
 def map_axes(
@@ -69,9 +76,7 @@ def map_axes(
     west, width = _narrowest(lon)
     middle = (west + width / 2 + 180) % 360 - 180
     if ax is None:
-        # Regions near the pole would look stretched on a plain grid: shorten a degree of longitude.
-        projection = ccrs.Mercator(middle) if np.abs(lat).max() < 75 else ccrs.PlateCarree(middle)
-        ax = plt.figure(figsize=figsize, layout="constrained").add_subplot(projection=projection)
+        ax = plt.figure(figsize=figsize, layout="constrained").add_subplot(projection=_projection(lat, middle))
     pad_lat = max(margin * np.ptp(lat), 0.5)
     half = min(width / 2 + max(margin * width, 0.5), 180)
     south, north = max(lat.min() - pad_lat, -90), min(lat.max() + pad_lat, 90)
@@ -83,6 +88,11 @@ def map_axes(
     lines = ax.gridlines(draw_labels=["left", "bottom"], linewidth=0.4, color="#b8c0c8", linestyle=":", zorder=1)
     lines.xlabel_style = lines.ylabel_style = {"size": 8, "color": "#444"}
     return ax
+
+
+def _projection(lat: NDArray[np.float64], middle: float) -> ccrs.Projection:
+    """Mercator, which keeps shapes, except near the pole, which it cannot show."""
+    return ccrs.Mercator(middle) if np.abs(lat).max() < 75 else ccrs.PlateCarree(middle)
 
 
 def _narrowest(lon: NDArray[np.float64]) -> tuple[float, float]:
@@ -232,4 +242,248 @@ def training_curve(history: "History", label: str = "loss", ax: Axes | None = No
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
+    return ax
+
+
+def regime_maps(
+    composites: xr.DataArray,
+    titles: Sequence[str] | None = None,
+    label: str | None = None,
+    cmap: str = "RdBu_r",
+    vmin: float | None = None,
+    vmax: float | None = None,
+    columns: int | None = None,
+    size: float = 30,
+    width: float = 3.4,
+) -> list[GeoAxes]:
+    """One map for each regime, all in the same colours.
+
+    Stations that are a whole grid, as `datasets.grid_to_nodes` makes it, are drawn as filled cells, others as dots.
+
+    Args:
+        composites: (regime, station) with coordinates lat and lon over station, for example the mean anomaly of
+            each regime. A missing value leaves its cell empty, or is drawn as a cross.
+        titles: one for each regime.
+        label: title of the colour bar; by default the long name and units.
+        cmap: colour map.
+        vmin, vmax: its range. By default it is symmetric about zero and holds all values; one of the two given
+            alone sets the other to its opposite.
+        columns: maps in a row.
+        size: area of a dot in points².
+        width: of a map in inches.
+
+    Returns:
+        The cartopy axes, one for each regime.
+
+    Raises:
+        TypeError, ValueError: for another kind of composites, no coordinates, or another number of titles.
+    """
+    if not isinstance(composites, xr.DataArray):
+        raise TypeError(
+            f"composites: expected an xarray DataArray (regime, station), found {type(composites).__name__}"
+        )
+    if composites.dims != ("regime", "station") or composites.size == 0:
+        raise ValueError(
+            f"composites: expected dims (regime, station), none of them empty, found {dict(composites.sizes)}"
+        )
+    if not {"lat", "lon"} <= set(composites.coords):
+        raise ValueError("composites: expected coordinates lat and lon (station)")
+    count = composites.sizes["regime"]
+    if titles is None:
+        titles = [f"regime {k}" for k in composites["regime"].values]
+    if len(titles) != count:
+        raise ValueError(f"titles: expected one for each of {count} regimes, found {len(titles)}")
+    if label is None:
+        name = composites.attrs.get("long_name", composites.name or "")
+        label = f"{name} ({composites.attrs['units']})" if "units" in composites.attrs else str(name)
+    largest = float(np.abs(composites).max()) or 1.0
+    if vmin is None and vmax is None:
+        vmax = largest if np.isfinite(largest) else 1.0
+    vmin, vmax = (-vmax if vmin is None else vmin, -vmin if vmax is None else vmax)  # type: ignore[operator]
+
+    lat, lon = composites["lat"].values.astype(float), composites["lon"].values.astype(float)
+    west, degrees = _narrowest(lon)
+    projection = _projection(lat, (west + degrees / 2 + 180) % 360 - 180)
+    x, y = projection.transform_points(ccrs.PlateCarree(), lon, lat).T[:2]
+    height = width * np.clip(np.ptp(y) / max(np.ptp(x), 1e-9), 0.4, 1.5)
+    if columns is None:
+        columns = count if count <= 3 else int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    figure = plt.figure(figsize=(width * columns + 0.8, (height + 0.3) * rows), layout="constrained")
+    plain, style = ccrs.PlateCarree(), {"cmap": cmap, "vmin": vmin, "vmax": vmax}
+    axes = []
+    for k in range(count):
+        ax = map_axes(lat, lon, figure.add_subplot(rows, columns, k + 1, projection=projection))
+        values = composites[k]
+        if (cells := _cells(values, west)) is not None:
+            drawn = ax.pcolormesh(*cells, **style, transform=plain, zorder=0.5)  # under the coastlines
+        else:
+            there = np.isfinite(values.values)
+            drawn = ax.scatter(
+                lon[there], lat[there], s=size, c=values.values[there], **style,
+                edgecolors=INK, linewidths=0.4, transform=plain, zorder=3,
+            )  # fmt: skip
+            ax.scatter(lon[~there], lat[~there], s=size / 2, c=INK, marker="x", transform=plain, zorder=3)
+        ax.set_title(titles[k], fontsize=10)
+        axes.append(ax)
+    figure.colorbar(drawn, ax=axes, label=label, shrink=0.8, aspect=30)
+    return axes
+
+
+def _cells(values: xr.DataArray, west: float) -> tuple[NDArray, NDArray, NDArray] | None:
+    """Edges of the cells in longitude and latitude, and their values, if the stations are a whole grid."""
+    try:
+        grid = datasets.nodes_to_grid(values)
+    except ValueError:
+        return None
+    if min(grid.shape) < 2:
+        return None
+    grid = grid.assign_coords(lon=(grid["lon"].values - west) % 360 + west).sortby(["lat", "lon"])
+
+    def edges(middles: NDArray) -> NDArray:
+        between = (middles[1:] + middles[:-1]) / 2
+        return np.concatenate([2 * middles[:1] - between[:1], between, 2 * middles[-1:] - between[-1:]])
+
+    return edges(grid["lon"].values), edges(grid["lat"].values).clip(-90, 90), grid.values
+
+
+def transition_diagram(matrix: ArrayLike, labels: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+    """Regimes as circles on a ring, and arrows for how one follows another.
+
+    The area of a circle is the share of the time that its regime has in the long run, π with ``π P = π``. Below the
+    name stands the probability of staying one more step, P[i, i]. The width of an arrow, and the number on it, is the
+    probability that the next regime is j, given that i is left: ``P[i, j] / (1 - P[i, i])``. Arrows below 0.005
+    are not drawn.
+
+    Args:
+        matrix: (regime, regime) transition probabilities of one step, from the row to the column.
+        labels: one for each regime; their numbers by default.
+        ax: axes to draw into.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: for a matrix that is not square or whose rows are no probabilities, or another number of labels.
+    """
+    p = np.asarray(matrix, float)
+    if p.ndim != 2 or p.shape[0] != p.shape[1] or p.size == 0:
+        raise ValueError(f"matrix: expected a square one (regime, regime), found shape {p.shape}")
+    wrong = ~((p >= 0).all(axis=1) & (np.abs(p.sum(axis=1) - 1) < 1e-3))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"matrix: expected rows of probabilities that sum to 1, found row {row}: {p[row]}")
+    count = len(p)
+    labels = [str(k) for k in range(count)] if labels is None else labels
+    if len(labels) != count:
+        raise ValueError(f"labels: expected one for each of {count} regimes, found {len(labels)}")
+    # π (P - I) = 0 and Σ π = 1; of several solutions the most even one.
+    equations = np.concatenate([p.T - np.eye(count), np.ones((1, count))])
+    share = np.linalg.lstsq(equations, np.eye(count + 1)[count], rcond=None)[0].clip(0)
+    leaving = p * (1 - np.eye(count))
+    leaving = leaving / np.maximum(leaving.sum(axis=1, keepdims=True), 1e-12)
+
+    if ax is None:
+        ax = plt.figure(figsize=(5, 5), layout="constrained").add_subplot()
+    angle = (np.pi if count == 2 else np.pi / 2) - 2 * np.pi * np.arange(count) / count
+    centres = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (count > 1)
+    radius = min(0.42, 0.6 * np.sin(np.pi / count) if count > 1 else 1) * np.sqrt(share / share.max())
+    halo = [withStroke(linewidth=3, foreground="white")]
+    circles = [
+        Circle(tuple(centre), r, facecolor="#dfe5ea", edgecolor=INK, linewidth=1.2, zorder=2)
+        for centre, r in zip(centres, radius, strict=True)
+    ]
+    for i, j in zip(*np.nonzero(leaving >= 0.005), strict=True):
+        chance = leaving[i, j]
+        arrow = FancyArrowPatch(
+            tuple(centres[i]), tuple(centres[j]), patchA=circles[i], patchB=circles[j], shrinkA=2, shrinkB=2,
+            arrowstyle=f"simple,head_length=9,head_width={7 + 9 * chance},tail_width={0.4 + 9 * chance}",
+            connectionstyle="arc3,rad=0.18", facecolor=EDGE, edgecolor="none", zorder=1,
+        )  # fmt: skip
+        ax.add_patch(arrow)
+        # A third of the way along the curve, the numbers of two opposite arrows keep apart.
+        ahead = centres[j] - centres[i]
+        spot = centres[i] + 0.36 * ahead + 0.09 * np.array([ahead[1], -ahead[0]])
+        ax.text(
+            spot[0],
+            spot[1],
+            f"{chance:.2f}",
+            fontsize=8,
+            ha="center",
+            va="center",
+            color=INK,
+            path_effects=halo,
+            zorder=3,
+        )
+    for k, circle in enumerate(circles):
+        ax.add_patch(circle)
+        ax.text(
+            centres[k, 0], centres[k, 1], f"{labels[k]}\n{p[k, k]:.2f}", ha="center", va="center", fontsize=10,
+            color=INK, path_effects=halo, zorder=4,
+        )  # fmt: skip
+    reach = 1.05 * np.abs(centres).max() + radius.max()
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    ax.set_axis_off()
+    return ax
+
+
+def regime_timeline(
+    regimes: xr.DataArray,
+    names: Sequence[str] | None = None,
+    colours: Sequence[str] = OKABE_ITO,
+    ax: Axes | None = None,
+) -> Axes:
+    """Which regime ruled when: a strip of colours, or the probabilities stacked on one another.
+
+    Args:
+        regimes: (time,) whole numbers from 0, or (time, regime) probabilities that sum to 1 at each time.
+        names: one for each regime, for the legend; by default "regime 0" and so on.
+        colours: at least one for each regime.
+        ax: axes to draw into.
+
+    Returns:
+        The axes.
+
+    Raises:
+        TypeError, ValueError: for another kind of regimes, or fewer names or colours than regimes.
+    """
+    if not isinstance(regimes, xr.DataArray):
+        raise TypeError(f"regimes: expected an xarray DataArray, found {type(regimes).__name__}")
+    if regimes.dims not in (("time",), ("time", "regime")) or regimes.size == 0:
+        raise ValueError(
+            f"regimes: expected dims (time) or (time, regime), none of them empty, found {dict(regimes.sizes)}"
+        )
+    if regimes.ndim == 1:
+        if regimes.dtype.kind not in "iu" or regimes.min() < 0:
+            raise ValueError(
+                f"regimes: expected whole numbers from 0, found dtype {regimes.dtype}, smallest {regimes.min().item()}"
+            )
+        share = np.eye(max(int(regimes.max()) + 1, len(names or ())))[regimes.values]
+    else:
+        share = regimes.values.astype(float)
+        if not ((share >= -1e-6).all() and (np.abs(share.sum(axis=1) - 1) < 1e-3).all()):
+            raise ValueError("regimes: expected probabilities of at least 0 that sum to 1 at each time")
+    count = share.shape[1]
+    names = [f"regime {k}" for k in range(count)] if names is None else names
+    if len(names) != count:
+        raise ValueError(f"names: expected one for each of {count} regimes, found {len(names)}")
+    if len(colours) < count:
+        raise ValueError(f"colours: expected at least one for each of {count} regimes, found {len(colours)}")
+    if ax is None:
+        ax = plt.figure(figsize=(8, 1.8), layout="constrained").add_subplot()
+    time = regimes["time"].values
+    # Each value holds half a step to either side.
+    ax.stackplot(time, share.T, labels=names, colors=colours[:count], step="mid", linewidth=0)
+    ax.set(ylim=(0, 1), xlim=(time[0], time[-1]) if time.size > 1 else None)
+    if regimes.ndim == 1:
+        ax.set_yticks([])
+    else:
+        ax.set_ylabel("probability")
+    if np.issubdtype(time.dtype, np.datetime64):
+        locator = AutoDateLocator()
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    else:
+        ax.set_xlabel("time")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(count, 6), frameon=False, handlelength=1, fontsize=9)
     return ax

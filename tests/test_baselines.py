@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from sklearn.metrics import adjusted_rand_score
 
-from stgcn_lab.baselines import climatology, fit_var, persistence
+from stgcn_lab.baselines import climatology, eof_kmeans, fit_var, persistence
 from stgcn_lab.datasets import load_irish_wind
+from stgcn_lab.simulate import mean_pattern_regimes, travelling_regimes
 
 
 def as_series(values, start="2000-01-01", freq="D") -> xr.DataArray:
@@ -404,3 +406,102 @@ def test_whole_numbers_may_be_numpy_integers():
 @pytest.mark.parametrize("harmonics", [None, 2])
 def test_climatology_of_no_time_is_empty(harmonics):
     assert climatology(daily(), daily().time[:0], harmonics).shape == (0, daily().sizes["station"])
+
+
+# ---------------------------------------------------------------------------- EOFs and k-means
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_eof_kmeans_finds_planted_patterns(seed):
+    series, truth = mean_pattern_regimes(40, 1500, 4, seed, signal=2.0)
+    found = eof_kmeans(series, modes=6, clusters=4, seed=seed)
+    assert found.dims == ("time",) and found.dtype.kind == "i" and (found.time == series.time).all()
+    assert adjusted_rand_score(truth, found) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("modes", "window"), [(10, 1), (20, 8)])
+def test_eof_kmeans_does_not_see_which_way_waves_travel(seed, modes, window):
+    series, truth = travelling_regimes(100, 4000, 4, seed)
+    assert adjusted_rand_score(truth, eof_kmeans(series, modes, 4, window, seed)) < 0.05
+
+
+def two_states(values) -> xr.DataArray:
+    """Two stations that see-saw between two patterns, with a little noise."""
+    noise = 0.01 * np.random.default_rng(0).standard_normal((len(values), 2))
+    return as_series(np.outer(values, [1.0, -2.0]) + noise)
+
+
+def test_clusters_are_numbered_by_how_often_they_occur():
+    high = np.array([0, 0, 0, 1, 1, 0, 0, 1, 0, 0])
+    for seed in range(4):
+        np.testing.assert_array_equal(eof_kmeans(two_states(high), 1, 2, seed=seed), high)
+    np.testing.assert_array_equal(eof_kmeans(two_states(1 - high), 2, 2), high)
+
+
+@pytest.mark.parametrize(
+    ("window", "starts"),
+    [  # the window that each of six times takes, by its first step
+        (1, [0, 1, 2, 3, 4, 5]),
+        (2, [0, 0, 1, 2, 3, 4]),
+        (3, [0, 0, 1, 2, 3, 3]),  # t - 1 to t + 1
+        (4, [0, 0, 0, 1, 2, 2]),  # t - 2 to t + 1
+    ],
+)
+def test_a_window_is_centred_and_edges_take_the_nearest(window, starts):
+    found = eof_kmeans(as_series(np.arange(6.0) ** 2), 1, 7 - window, window)
+    # Every window is its own cluster, so that equal labels are equal windows.
+    np.testing.assert_array_equal(found.values[:, None] == found.values, np.equal.outer(starts, starts))
+
+
+def test_eof_kmeans_with_all_modes_is_kmeans_of_the_values():
+    from sklearn.cluster import KMeans
+
+    series = as_series(np.random.default_rng(1).standard_normal((200, 3)) + np.repeat([0, 5], 100)[:, None])
+    plain = KMeans(2, n_init=20, random_state=0).fit_predict(series.values)
+    assert adjusted_rand_score(plain, eof_kmeans(series, 3, 2)) == 1
+
+
+def test_weights_say_how_much_a_station_counts():
+    first, second = np.tile([0, 0, 1], 20), np.repeat([0, 0, 1], 20)
+    series = as_series(np.stack([first, 1.2 * second], axis=1) + 0.01 * np.random.default_rng(0).random((60, 2)))
+    np.testing.assert_array_equal(eof_kmeans(series, 1, 2), second)
+    np.testing.assert_array_equal(eof_kmeans(series, 1, 2, weights=[1, 0.1]), first)
+    np.testing.assert_array_equal(eof_kmeans(series, 1, 2, weights=xr.DataArray([1, 0.0], dims="station")), first)
+    np.testing.assert_array_equal(eof_kmeans(series, 1, 2, weights=[3, 3]), second)
+
+
+def test_eof_kmeans_repeats_and_does_not_touch_the_series():
+    series = travelling_regimes(20, 200, 2)[0]
+    copy = series.copy(deep=True)
+    xr.testing.assert_identical(eof_kmeans(series, 3, 3, 4), eof_kmeans(series, 3, 3, np.int64(4)))
+    xr.testing.assert_identical(series, copy)
+    assert set(eof_kmeans(series, 3, 1).values) == {0}
+    assert len(set(eof_kmeans(series[:5], 2, 5).values)) == 5  # as many clusters as times
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda s: eof_kmeans(s.values, 2, 2), TypeError, ["series", "DataArray", "ndarray"]),
+        (lambda s: eof_kmeans(s.transpose(), 2, 2), ValueError, ["series", "(time, station)"]),
+        (lambda s: eof_kmeans(s.where(s > 0), 2, 2), ValueError, ["series", "missing"]),
+        (lambda s: eof_kmeans(s * 0 + 7.1, 2, 2), ValueError, ["series", "constant"]),
+        (lambda s: eof_kmeans(s, 1, 1, 40), ValueError, ["window", "fewer than the 40", "40"]),
+        (lambda s: eof_kmeans(s, 6, 2), ValueError, ["modes", "at most 5", "6"]),
+        (lambda s: eof_kmeans(s[:4], 4, 2), ValueError, ["modes", "at most 3", "4"]),
+        (lambda s: eof_kmeans(s, 2, 2, weights=[1, 0, 0, 0, 0]), ValueError, ["modes", "at most 1", "2"]),
+        (lambda s: eof_kmeans(s, 0, 2), ValueError, ["modes", "at least 1", "0"]),
+        (lambda s: eof_kmeans(s, 2, 2.0), ValueError, ["clusters", "whole number", "2.0"]),
+        (lambda s: eof_kmeans(s, 2, 41), ValueError, ["clusters", "40", "41"]),
+        (lambda s: eof_kmeans(s, 2, 39, 3), ValueError, ["clusters", "38", "39"]),
+        (lambda s: eof_kmeans(s, 2, 2, 41), ValueError, ["window", "fewer than the 40", "41"]),
+        (lambda s: eof_kmeans(s, 2, 2, seed=-1), ValueError, ["seed", "at least 0", "-1"]),
+        (lambda s: eof_kmeans(s, 2, 2, weights=[1, 2]), ValueError, ["weights", "5 stations", "[1. 2.]"]),
+        (lambda s: eof_kmeans(s, 2, 2, weights=[1, 1, 1, 1, -1]), ValueError, ["weights", "at least 0", "-1."]),
+    ],
+)
+def test_eof_kmeans_refuses_what_does_not_fit(call, error, parts):
+    with pytest.raises(error) as raised:
+        call(as_series(np.random.default_rng(0).standard_normal((40, 5))))
+    assert all(part in str(raised.value) for part in parts), str(raised.value)

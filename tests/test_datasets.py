@@ -23,6 +23,7 @@ LOADERS = {
     "europe": lambda: datasets.load_reanalysis("europe"),
     "east_asia": lambda: datasets.load_reanalysis("east_asia"),
     "north_america": lambda: datasets.load_reanalysis("north_america"),
+    "winter_height": datasets.load_winter_height,
     "colorado": datasets.load_colorado,
     "electricity_demand": datasets.load_electricity_demand,
 }
@@ -90,6 +91,13 @@ def test_data_readme_names_every_script_package_and_version():
         ("east_asia", {"time": 938, "lat": 19, "lon": 31}, {"air_temperature": "degC"}, "1948-01-01", "2026-02-01"),
         ("north_america", {"time": 938, "lat": 19, "lon": 31}, {"air_temperature": "degC"}, "1948-01-01", "2026-02-01"),
         (
+            "winter_height",
+            {"time": 65, "lat": 29, "lon": 49},
+            {"geopotential_height": "m"},
+            "1948-01-01",
+            "2012-01-01",
+        ),
+        (
             "colorado",
             {"time": 1236, "station": 376},
             {"tmin": "degC", "tmax": "degC", "precip": "mm"},
@@ -139,7 +147,7 @@ def test_station_series_pass_the_check(loaded, name):
 @pytest.mark.parametrize("name", LOADERS)
 def test_times_have_no_gap(loaded, name):
     times = loaded[name].indexes["time"]
-    step = {"irish_wind": "D", "electricity_demand": "30min"}.get(name, "MS")
+    step = {"irish_wind": "D", "electricity_demand": "30min", "winter_height": "YS"}.get(name, "MS")
     assert times.equals(pd.date_range(times[0], times[-1], freq=step).as_unit(times.unit))
 
 
@@ -297,6 +305,58 @@ def test_the_high_ground_of_tibet_is_cold_and_the_gulf_stream_warms_norway(loade
 def test_unknown_region_lists_the_valid_names():
     with pytest.raises(ValueError, match="region: found 'africa'.*europe.*east_asia.*north_america"):
         datasets.load_reanalysis("africa")
+
+
+# --- winter height --------------------------------------------------------------------------------------------
+
+
+def test_winter_height_is_on_the_whole_grid(loaded):
+    height = loaded["winter_height"]["geopotential_height"]
+    np.testing.assert_array_equal(height["lat"], np.linspace(20, 90, 29))
+    np.testing.assert_array_equal(height["lon"], np.linspace(-80, 40, 49))
+    assert not height.isnull().any()
+    np.testing.assert_allclose(height / 0.05, np.round(height / 0.05), atol=1e-6)
+    assert (height.sel(lat=90) == height.sel(lat=90, lon=0)).all()  # the pole is one place
+    # The south-west corner in the first winter is 5850.35010579 m in the source.
+    assert abs(float(height[0, 0, 0]) - 5850.35010579) < 0.025
+
+
+def test_winter_height_falls_towards_the_pole_with_a_trough_over_canada(loaded):
+    mean = loaded["winter_height"]["geopotential_height"].mean("time")
+    assert 5800 < float(mean.sel(lat=20).mean()) < 5900 and 5000 < float(mean.sel(lat=90).mean()) < 5150
+    assert (mean.sel(lat=slice(25, 60)).diff("lat") < 0).all()
+    assert float(mean.sel(lat=60, lon=-70)) < float(mean.sel(lat=60, lon=0)) - 100
+
+
+def test_winter_is_called_by_its_january(loaded):
+    """European winters are warm under a high 500 hPa surface; stamped a year off, the two agree far less."""
+    air = loaded["europe"]["air_temperature"].resample(time="QS-DEC").mean()
+    air = air[(air["time"].dt.month == 12).values]  # December to February, under the year of the December
+    air = air.assign_coords(time=air["time"].dt.year.values + 1)
+    height = loaded["winter_height"]["geopotential_height"]
+    agreement = {}
+    for shift in (-1, 0, 1):
+        moved = height.assign_coords(time=height["time"].dt.year.values + shift)
+        both = xr.align(air, moved)
+        box = [part.sel(lat=slice(40, 65), lon=slice(-10, 40)) for part in both]
+        agreement[shift] = float(xr.corr(*box, "time").mean())
+    assert agreement[0] > 0.35 and max(agreement[-1], agreement[1]) < 0.2
+
+
+def test_winter_height_knows_the_north_atlantic_oscillation(loaded):
+    """Its two most negative winters of these years are 1963 and 2010; 1989 and 1995 are strongly positive."""
+    height = loaded["winter_height"]["geopotential_height"]
+    seesaw = height.sel(lat=65, lon=-20) - height.sel(lat=37.5, lon=-20)  # Iceland over the Azores: negative phase
+    years = seesaw["time"].dt.year.values[np.argsort(seesaw.values)]
+    assert set(years[-2:]) == {1963, 2010} and {1989, 1995} <= set(years[:5])
+
+
+def test_winter_height_without_the_pole_is_a_series_and_returns(loaded):
+    grid = loaded["winter_height"].sel(lat=slice(None, 87.5))
+    nodes = datasets.grid_to_nodes(grid)
+    assert dict(nodes.sizes) == {"time": 65, "station": 28 * 49}
+    assert datasets.check_series(nodes).identical(nodes)
+    assert datasets.nodes_to_grid(nodes).identical(grid)
 
 
 # --- Colorado -------------------------------------------------------------------------------------------------

@@ -10,11 +10,23 @@ import torch
 import xarray as xr
 from cartopy import crs as ccrs
 from cartopy.mpl.geoaxes import GeoAxes
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import LineCollection, PathCollection, QuadMesh
+from matplotlib.colors import to_hex
+from matplotlib.patches import Circle, FancyArrowPatch
 from torch_geometric.data import Data
 
+from stgcn_lab.datasets import grid_to_nodes
 from stgcn_lab.graphs import delaunay_graph, knn_graph, radius_graph
-from stgcn_lab.plots import graph_map, map_axes, station_map, training_curve
+from stgcn_lab.plots import (
+    OKABE_ITO,
+    graph_map,
+    map_axes,
+    regime_maps,
+    regime_timeline,
+    station_map,
+    training_curve,
+    transition_diagram,
+)
 from stgcn_lab.training import History
 
 
@@ -286,4 +298,225 @@ def test_training_curve_needs_an_epoch():
 def test_plots_refuse_what_is_something_else(graph, call, parts):
     with pytest.raises((TypeError, ValueError)) as error:
         call(graph)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+# ---------------------------------------------------------------------------- maps of regimes
+
+
+def composites(count=3, scale=1.0) -> xr.DataArray:
+    values = np.random.default_rng(1).standard_normal((count, 5)) * scale
+    coords = {name: coord for name, coord in stations().coords.items() if name != "regime"}
+    attrs = {"units": "m s-1", "long_name": "wind anomaly"}
+    return xr.DataArray(values, dims=("regime", "station"), coords=coords, attrs=attrs)
+
+
+def gridded(lat, lon, count=2) -> xr.DataArray:
+    values = np.random.default_rng(2).standard_normal((count, len(lat), len(lon)))
+    coords = {"lat": np.asarray(lat, float), "lon": np.asarray(lon, float)}
+    return grid_to_nodes(xr.DataArray(values, dims=("regime", "lat", "lon"), coords=coords, attrs={"units": "m"}))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_regime_maps_show_every_station_of_every_regime_in_one_scale(count):
+    data = composites(count)
+    axes = regime_maps(data)
+    draw(axes[0])
+    assert len(axes) == count and [ax.get_title() for ax in axes] == [f"regime {k}" for k in range(count)]
+    limit = float(np.abs(data).max())
+    for k, ax in enumerate(axes):
+        (found,) = dots(ax)
+        np.testing.assert_array_equal(found.get_array(), data[k])
+        np.testing.assert_allclose(found.get_offsets(), np.stack([data.lon, data.lat], axis=1))
+        assert found.get_clim() == (-limit, limit) and found.get_cmap().name == "RdBu_r"
+    bars = [ax for ax in axes[0].figure.axes if not isinstance(ax, GeoAxes)]
+    assert [bar.get_ylabel() for bar in bars] == ["wind anomaly (m s-1)"]
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon"),
+    [
+        ([50, 52.5, 55], [0, 2.5, 5, 7.5]),
+        ([55, 52.5, 50], [0, 2.5, 5, 7.5]),  # from the north
+        ([85, 87.5, 90], [-20, -10, 0]),  # with the pole
+        ([0, 10], [170, 175, -180, -175]),  # over the date line
+        ([0, 10], [350, 355, 0, 5]),
+    ],
+)
+def test_regime_maps_of_a_grid_are_cells_around_their_points(lat, lon):
+    data = gridded(lat, lon)
+    axes = regime_maps(data, titles=["one", "two"])
+    draw(axes[0])
+    assert [ax.get_title() for ax in axes] == ["one", "two"]
+    for k, ax in enumerate(axes):
+        (mesh,) = [c for c in ax.collections if isinstance(c, QuadMesh)]
+        assert not dots(ax) and holds(ax, data.lat.values, data.lon.values)
+        corners = mesh.get_coordinates()
+        assert np.diff(corners[0, :, 0]).max() < 15 and np.abs(corners[..., 1]).max() <= 90
+        shown = np.asarray(mesh.get_array())
+        for value, y, x in zip(data[k].values, data.lat.values, data.lon.values, strict=True):
+            row = np.searchsorted(corners[:, 0, 1], y) - 1
+            west = corners[0, 0, 0]
+            column = np.searchsorted(corners[0, :, 0], (x - west) % 360 + west) - 1
+            assert shown[row, column] == value
+
+
+def test_regime_maps_mark_what_is_missing():
+    data = composites(2)
+    data[0, 1] = np.nan
+    axes = regime_maps(data)
+    assert [len(c.get_offsets()) for c in dots(draw(axes[0]))] == [4, 1]
+    draw(regime_maps(data * np.nan)[0])
+    grid = gridded([50, 55], [0, 5, 10])
+    grid[1, 2] = np.nan
+    (mesh,) = [c for c in draw(regime_maps(grid)[1]).collections if isinstance(c, QuadMesh)]
+    assert np.ma.getmaskarray(mesh.get_array()).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "limits"),
+    [({"vmax": 2}, (-2, 2)), ({"vmin": -3}, (-3, 3)), ({"vmin": 0, "vmax": 5}, (0, 5))],
+)
+def test_regime_maps_take_another_range(options, limits):
+    axes = regime_maps(composites(3), cmap="viridis", columns=1, label="x", **options)
+    assert all(c.get_clim() == limits and c.get_cmap().name == "viridis" for ax in axes for c in dots(ax))
+    assert axes[0].get_subplotspec().get_gridspec().get_geometry() == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda: regime_maps(composites().values), ["composites", "DataArray", "ndarray"]),
+        (lambda: regime_maps(composites()[0]), ["composites", "(regime, station)", "station"]),
+        (lambda: regime_maps(composites()[:0]), ["composites", "empty"]),
+        (lambda: regime_maps(composites().drop_vars("lon")), ["composites", "lat and lon"]),
+        (lambda: regime_maps(composites(), titles=["a"]), ["titles", "3 regimes", "1"]),
+    ],
+)
+def test_regime_maps_refuse_what_does_not_fit(call, parts):
+    with pytest.raises((TypeError, ValueError)) as error:
+        call()
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+# ---------------------------------------------------------------------------- transitions
+
+
+def patches(ax, kind) -> list:
+    return [patch for patch in ax.patches if isinstance(patch, kind)]
+
+
+def test_transition_diagram_shows_shares_stays_and_departures():
+    matrix = np.array([[0.96, 0.03, 0.01], [0.10, 0.80, 0.10], [0.06, 0.0, 0.94]])
+    ax = draw(transition_diagram(matrix, ["west", "block", "south"]))
+    share = np.linalg.matrix_power(matrix, 2000)[0]
+    areas = np.array([circle.radius**2 for circle in patches(ax, Circle)])
+    np.testing.assert_allclose(areas / areas.sum(), share, rtol=1e-6)
+    texts = [text.get_text() for text in ax.texts]
+    assert texts[-3:] == ["west\n0.96", "block\n0.80", "south\n0.94"]
+    assert texts[:-3] == ["0.75", "0.25", "0.50", "0.50", "1.00"]  # the row of each, left; nothing from 2 to 1
+    tails = [arrow.get_arrowstyle().tail_width for arrow in patches(ax, FancyArrowPatch)]
+    np.testing.assert_array_equal(np.argsort(tails, kind="stable"), [1, 2, 3, 0, 4])
+
+
+@pytest.mark.parametrize(
+    ("matrix", "arrows"),
+    [([[1.0]], 0), ([[0.9, 0.1], [0.3, 0.7]], 2), (np.eye(3), 0), (np.full((6, 6), 1 / 6), 30)],
+)
+def test_transition_diagram_of_any_size_stays_in_its_axes(matrix, arrows):
+    ax = draw(transition_diagram(matrix))
+    assert len(patches(ax, FancyArrowPatch)) == arrows
+    circles = patches(ax, Circle)
+    assert np.isfinite([c.radius for c in circles]).all() and len(circles) == len(matrix)
+    for circle in circles:
+        assert (np.abs(circle.center) + circle.radius <= ax.get_xlim()[1]).all()
+    for a in circles:  # circles do not overlap
+        assert all(np.hypot(*np.subtract(a.center, b.center)) > a.radius + b.radius for b in circles if b is not a)
+
+
+def test_transition_diagram_draws_into_given_axes():
+    given = plt.figure().add_subplot()
+    assert draw(transition_diagram(np.eye(2), ax=given)) is given
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda: transition_diagram(np.ones((2, 3))), ["matrix", "square", "(2, 3)"]),
+        (lambda: transition_diagram(np.ones((0, 0))), ["matrix", "(0, 0)"]),
+        (lambda: transition_diagram([[0.5, 0.5], [0.5, 0.6]]), ["matrix", "sum to 1", "row 1"]),
+        (lambda: transition_diagram([[1.5, -0.5], [0.5, 0.5]]), ["matrix", "row 0"]),
+        (lambda: transition_diagram([[np.nan, 1], [0, 1]]), ["matrix", "row 0", "nan"]),
+        (lambda: transition_diagram(np.eye(2), ["a"]), ["labels", "2 regimes", "1"]),
+    ],
+)
+def test_transition_diagram_refuses_what_does_not_fit(call, parts):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+# ---------------------------------------------------------------------------- timeline
+
+
+def ruling(values, dated=True) -> xr.DataArray:
+    days = np.datetime64("2000-01-01", "ns") + np.arange(len(values)) * np.timedelta64(1, "D")
+    dims = ("time",) if np.ndim(values) == 1 else ("time", "regime")
+    return xr.DataArray(np.asarray(values), dims=dims, coords={"time": days if dated else np.arange(len(values))})
+
+
+def height_at(ax, layer: int, when: float) -> float:
+    """Height of one layer of the stack at a time."""
+    inside = [y / 1000 for y in range(1, 1000, 2)]
+    return sum(ax.collections[layer].get_paths()[0].contains_point((when, y)) for y in inside) / len(inside)
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_timeline_of_labels_is_a_strip_of_their_colours(dated):
+    ax = draw(regime_timeline(ruling([0, 0, 2, 2, 2, 1], dated)))
+    assert [to_hex(c.get_facecolor()[0]) for c in ax.collections] == list(OKABE_ITO[:3])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["regime 0", "regime 1", "regime 2"]
+    start = ax.get_xlim()[0]
+    for step, regime in [(0.1, 0), (1.4, 0), (1.6, 2), (4.4, 2), (4.6, 1), (4.9, 1)]:
+        assert [round(height_at(ax, k, start + step)) for k in range(3)] == [k == regime for k in range(3)], step
+
+
+def test_timeline_of_probabilities_stacks_them():
+    p = np.array([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]])
+    ax = draw(regime_timeline(ruling(p), names=["wet", "dry"], colours=["#111111", "#eeeeee"]))
+    for step in range(3):
+        when = ax.get_xlim()[0] + np.clip(step, 0.1, 1.9)
+        assert [height_at(ax, k, when) for k in range(2)] == pytest.approx(p[step], abs=0.01)
+    assert ax.get_ylabel() == "probability" and ax.get_ylim() == (0, 1)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["wet", "dry"]
+
+
+def test_timeline_with_names_keeps_a_colour_for_a_regime_that_never_rules():
+    given = plt.figure().add_subplot()
+    ax = draw(regime_timeline(ruling([0, 1, 0]), names=["a", "b", "c"], ax=given))
+    assert ax is given and len(ax.collections) == 3
+    draw(regime_timeline(ruling([0])))  # a single time
+
+
+def test_colours_are_eight_different_ones():
+    assert len(set(OKABE_ITO)) == 8
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda: regime_timeline([0, 1]), ["regimes", "DataArray", "list"]),
+        (lambda: regime_timeline(ruling([0, 1]).rename(time="t")), ["regimes", "(time)", "t"]),
+        (lambda: regime_timeline(ruling([0, 1])[:0]), ["regimes", "empty"]),
+        (lambda: regime_timeline(ruling([0.0, 1.0])), ["regimes", "whole numbers", "float64"]),
+        (lambda: regime_timeline(ruling([0, -1])), ["regimes", "from 0", "-1"]),
+        (lambda: regime_timeline(ruling([[0.5, 0.6]])), ["regimes", "sum to 1"]),
+        (lambda: regime_timeline(ruling([[np.nan, 1.0]])), ["regimes", "sum to 1"]),
+        (lambda: regime_timeline(ruling([0, 1, 2]), names=["a"]), ["names", "3 regimes", "1"]),
+        (lambda: regime_timeline(ruling(range(9))), ["colours", "9 regimes", "8"]),
+    ],
+)
+def test_timeline_refuses_what_does_not_fit(call, parts):
+    with pytest.raises((TypeError, ValueError)) as error:
+        call()
     assert all(part in str(error.value) for part in parts), str(error.value)
