@@ -187,3 +187,94 @@ def _finish(
     series = xr.DataArray(values, dims=("time", "station"), coords=coords, attrs=attrs, name="value")
     planted = xr.DataArray(truth, dims="time", coords={"time": coords["time"]}, name="regime")
     return series, planted
+
+
+DRIFT = 0.2  # units a step, how far the wind of a planted region carries the field
+CARRIED_MEMORY = 0.9
+
+
+def planted_regions(
+    num_nodes: int = 100,
+    num_steps: int = 1000,
+    num_regions: int = 4,
+    seed: int = 0,
+    signal: float = 0.5,
+    kind: str = "signals",
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Regions that are known: each station belongs to the nearest of a few random centres.
+
+    With ``kind="signals"`` the stations of a region vary together: each region has its own signal, an
+    autoregression with a memory of 0.7, the same at all its stations. With ``kind="motion"`` the regions share
+    one field, which is carried along by another wind in each: it goes towards the angle 360° k / num_regions
+    (counted from east, anticlockwise) in region k,
+    ``f(r, t) = 0.9 f(r - u_k, t - 1) + e(r, t)`` with innovations e that are correlated in space. There, variance,
+    spectrum and the correlation at the same time are nearly alike everywhere and only the direction differs.
+    Either is covered by noise with a memory of 0.7 and a Gaussian correlation in space.
+
+    Args:
+        num_nodes: N, stations at random in a square.
+        num_steps: length of the series.
+        num_regions: K, at most num_nodes; each region gets at least N / 3K stations (rounded down).
+        seed: of everything random.
+        signal: standard deviation of the signals, or of the carried field, over that of the noise: the lower,
+            the harder.
+        kind: ``"signals"`` or ``"motion"``.
+
+    Returns:
+        (time, station) series with lat, lon; (station,) region that was planted.
+
+    Raises:
+        TypeError, ValueError: for sizes below 1, more regions than stations, a negative signal, or an unknown kind.
+    """
+    num_nodes, num_steps, num_regions, seed = _sizes(num_nodes, num_steps, num_regions, seed, signal)
+    if num_regions > num_nodes:
+        raise ValueError(f"num_regions: expected at most {num_nodes}, the number of stations, found {num_regions}")
+    if kind not in ("signals", "motion"):
+        raise ValueError(f"kind: expected 'signals' or 'motion', found {kind!r}")
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, SIDE, (num_nodes, 2))
+    truth = _territories(rng, xy, num_regions)
+    if kind == "signals":
+        field = _autoregression(rng.standard_normal((num_steps, num_regions)))[:, truth]
+    else:
+        field = _carried(rng, xy, truth, num_regions, num_steps)
+    series, _ = _finish(rng, xy, field, np.zeros(num_steps, dtype=np.int64), signal)
+    coords = {name: series[name] for name in ("station", "lat", "lon")}
+    return series, xr.DataArray(truth, dims="station", coords=coords, name="region")
+
+
+def _territories(rng: np.random.Generator, xy: NDArray[np.float64], num_regions: int) -> NDArray[np.int64]:
+    """To which of a few centres each station is nearest; the centres are drawn until no region is tiny."""
+    least = max(len(xy) // (3 * num_regions), 1)
+    for _ in range(1000):
+        centres = rng.uniform(0, SIDE, (num_regions, 2))
+        truth = ((xy[:, None] - centres) ** 2).sum(-1).argmin(1)
+        if np.bincount(truth, minlength=num_regions).min() >= least:
+            return truth.astype(np.int64)
+    # As many regions as this leave no room for chance: strips of equal size, from west to east.
+    return (xy[:, 0].argsort().argsort() * num_regions // len(xy)).astype(np.int64)
+
+
+def _autoregression(noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give white noise (time, ...) a memory, in place, and the variance 1."""
+    noise[1:] *= np.sqrt(1 - MEMORY**2)
+    for t in range(1, len(noise)):
+        noise[t] += MEMORY * noise[t - 1]
+    return noise
+
+
+def _carried(
+    rng: np.random.Generator, xy: NDArray[np.float64], truth: NDArray[np.int64], num_regions: int, num_steps: int
+) -> NDArray[np.float64]:
+    """A field that the wind of each region carries along, with unit variance at each station."""
+    angle = 2 * np.pi * np.arange(num_regions) / num_regions
+    upstream = xy - DRIFT * np.stack([np.cos(angle), np.sin(angle)], axis=1)[truth]
+    # The value upstream is what the stations around that point say, the nearer the louder.
+    weight = np.exp(-((upstream[:, None] - xy) ** 2).sum(-1) / (2 * (DRIFT / 2) ** 2)) + 1e-12
+    carry = CARRIED_MEMORY * weight / weight.sum(1, keepdims=True)
+    spin_up = 50  # steps until the start is forgotten
+    field = rng.standard_normal((spin_up + num_steps, len(xy))) @ _correlated(xy, NOISE_LENGTH / 2).T
+    for t in range(1, len(field)):
+        field[t] += carry @ field[t - 1]
+    field = field[spin_up:]
+    return field / field.std(axis=0)

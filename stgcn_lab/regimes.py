@@ -1,0 +1,754 @@
+"""Regimes: ways in which the weather of a whole region behaves, found in a series without any labels.
+
+A Markov-switching spatio-temporal graph network. Each regime k owns an expert that forecasts the next field from
+the last ones, with one small set of weights for all stations:
+
+    x(t) = m_k + Σ_{h=1}^{H} ( w_{k,h,0} (x(t-h) - m_k) + Σ_s w_{k,h,s} P_s (x(t-h) - m_k) ) + e(t),   e ~ N(0, Σ_k)
+
+(P_s the mean over the neighbours in compass sector s: a directional graph convolution, and a temporal one over the
+lags h). Which expert speaks is a Markov chain. At the onset of a regime the past belongs to another one, so there
+the field is judged as a fresh draw from the regime's own climate, N(m_k, C_k). Errors are judged in the space of
+the leading EOFs, where neighbours' errors do not count twice. Everything is fitted by expectation-maximisation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve_triangular
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+from torch import Tensor, nn
+
+from ._checks import whole_number
+from .baselines import _check_series
+from .graphs import directional_operators
+from .layers import DirectionalGraphConv, TemporalConv
+from .regions import discover_regions
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+__all__ = ["Regimes", "choose_num_regimes", "discover_regimes", "discover_regions"]
+
+Array = NDArray[np.float64]
+LEAST_STEPS = 20  # for each regime: fewer can't tell a mean from a covariance
+ITERATIONS = 100
+HEAT, COOLING = 0.05, 1.25  # the likelihood is raised to the power min(1, HEAT * COOLING^iteration)
+GATE_ROUNDS, GATE_STEPS, GATE_WINDOW = 4, 30, 512  # gated experts: EM rounds, Adam steps in each, steps of a batch
+
+
+@dataclass(frozen=True)
+class _Space:
+    """How fields become numbers: the leading EOFs, and the graph's operators seen through them."""
+
+    mean: Array  # (N,)
+    scale: Array  # (N,) square root of the station's weight
+    eofs: Array  # (N, M)
+    lagged: list[Array]  # 1 + S of (N, M): eofs, then P_sᵀ eofs
+    history: int
+
+    def project(self, x: Array, breaks: NDArray[np.bool_]) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Targets z (T, M), inputs φ (T, M, H (1 + S)), and which steps have a complete past (T,)."""
+        scaled = (x - self.mean) * self.scale
+        z = scaled @ self.eofs
+        columns = [scaled @ operator for operator in self.lagged] if self.history else []
+        inputs = np.zeros((len(z), z.shape[1], self.history * len(self.lagged)))
+        for lag in range(1, self.history + 1):
+            for j, column in enumerate(columns):
+                inputs[lag:, :, (lag - 1) * len(columns) + j] = column[:-lag]
+        since = np.arange(len(z)) - np.maximum.accumulate(np.where(breaks, np.arange(len(z)), 0))
+        return z, inputs, since >= self.history
+
+
+@dataclass(frozen=True)
+class _Experts:
+    """What expectation-maximisation estimates, in EOF space; every array begins with the regime."""
+
+    weights: Array  # (K, H (1 + S))
+    constant: Array  # (K, M)
+    error: Array  # (K, M, M) covariance of the forecast errors, Σ_k
+    mean: Array  # (K, M)
+    climate: Array  # (K, M, M) covariance of the fields, C_k
+    transition: Array  # (K, K)
+
+    def forecast_error(self, z: Array, inputs: Array, k: int) -> Array:
+        """What the linear part of expert k leaves unexplained, (T, M)."""
+        return z - self.constant[k] - inputs @ self.weights[k]
+
+    def densities(
+        self, z: Array, inputs: Array, complete: NDArray[np.bool_], added: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Log density of each field if its regime goes on, and if it begins: (T, K) each.
+
+        ``added`` (K, T, M) is what gated experts add to the linear forecast.
+        """
+        goes_on, begins = np.empty((2, len(z), len(self.weights)))
+        for k in range(len(self.weights)):
+            begins[:, k] = _log_normal(z - self.mean[k], self.climate[k])
+            error = self.forecast_error(z, inputs, k)
+            goes_on[:, k] = _log_normal(error if added is None else error - added[k], self.error[k])
+        goes_on[~complete] = begins[~complete]  # without a past there is nothing to forecast from
+        return goes_on, begins
+
+
+def _log_normal(deviation: Array, covariance: Array) -> Array:
+    root = np.linalg.cholesky(covariance)
+    white = solve_triangular(root, deviation.T, lower=True)
+    size = deviation.shape[1]
+    return -0.5 * (white**2).sum(axis=0) - np.log(np.diag(root)).sum() - 0.5 * size * np.log(2 * np.pi)
+
+
+def _log_mix(log_a: Array, matrix: Array) -> Array:
+    """log( exp(a) · matrix ) for (R, K) and (R, K, K), without overflow."""
+    top = log_a.max(axis=-1, keepdims=True)
+    return top + np.log((np.exp(log_a - top)[:, None] @ matrix)[:, 0] + 1e-300)
+
+
+def forward_backward(
+    goes_on: Array, begins: Array, transition: Array, breaks: NDArray[np.bool_]
+) -> tuple[Array, Array, Array, Array]:
+    """Smoothing of hidden Markov chains whose density at a switch differs from that of staying.
+
+    ``α(t,k) = α(t-1,k) a_kk g(t,k) + Σ_{j≠k} α(t-1,j) a_jk b(t,k)``, and β in the same way backwards, all in log
+    space. Several chains (restarts) run side by side.
+
+    Args:
+        goes_on: (R, T, K) log density g of step t if regime k goes on.
+        begins: (R, T, K) log density b of step t if regime k begins there.
+        transition: (R, K, K) probabilities a_jk from j to k.
+        breaks: (T,) where the time axis begins anew: there any regime may begin, all equally likely.
+
+    Returns:
+        (R, T, K) probability of each regime; (R, T, K) probability that it goes on from the step before;
+        (R, K, K) expected number of switches from j to k; (R, T) log density of each step, given those before.
+
+    Source: Rabiner (1989), doi:10.1109/5.18626; Hamilton (1989), doi:10.2307/1912559, for regimes of a time series.
+    """
+    steps, regimes = goes_on.shape[1:]
+    g, b = np.ascontiguousarray(goes_on.transpose(1, 0, 2)), np.ascontiguousarray(begins.transpose(1, 0, 2))
+    switch = transition * (1 - np.eye(regimes))
+    back = np.ascontiguousarray(switch.transpose(0, 2, 1))
+    stay = np.log(np.einsum("rkk->rk", transition))
+    anew = np.full_like(transition, 1 / regimes)
+    alpha, beta = np.empty_like(g), np.zeros_like(g)
+    alpha[0] = b[0] - np.log(regimes)
+    for t in range(1, steps):
+        if breaks[t]:
+            alpha[t] = _log_mix(alpha[t - 1], anew) + b[t]
+        else:
+            alpha[t] = np.logaddexp(alpha[t - 1] + stay + g[t], _log_mix(alpha[t - 1], switch) + b[t])
+    for t in range(steps - 2, -1, -1):
+        if breaks[t + 1]:
+            beta[t] = _log_mix(b[t + 1] + beta[t + 1], anew)
+        else:
+            beta[t] = np.logaddexp(stay + g[t + 1] + beta[t + 1], _log_mix(b[t + 1] + beta[t + 1], back))
+    top = alpha.max(axis=-1, keepdims=True)
+    reached = top[..., 0] + np.log(np.exp(alpha - top).sum(axis=-1))  # (T, R) log density of all up to t
+    beta -= reached[-1][:, None]
+    probability = np.exp(alpha + beta)
+    goes = np.zeros_like(probability)
+    inside = ~breaks[1:]
+    goes[1:][inside] = np.exp(alpha[:-1] + stay + g[1:] + beta[1:])[inside]
+    count = np.zeros_like(transition)
+    leave, arrive = alpha[:-1][inside], (b + beta)[1:][inside]
+    for j in range(regimes):
+        for k in range(regimes):
+            if j != k:
+                count[:, j, k] = transition[:, j, k] * np.exp(leave[:, :, j] + arrive[:, :, k]).sum(axis=0)
+    probability /= probability.sum(axis=-1, keepdims=True)
+    return probability.transpose(1, 0, 2), goes.transpose(1, 0, 2), count, np.diff(reached, axis=0, prepend=0).T
+
+
+def _first_guess(
+    z: Array,
+    inputs: Array,
+    breaks: NDArray[np.bool_],
+    complete: NDArray[np.bool_],
+    num_regimes: int,
+    duration: float,
+    kind: str,
+    restart: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.integer], float]:
+    """Labels to start from, and the heat to start at.
+
+    The first start sorts the steps by how the field has moved lately, the second by how it looks (found as regimes
+    without dynamics, where there are any), all others by lot.
+    """
+    dynamic = inputs.shape[2] > 0
+    if restart == 1 and dynamic:
+        nothing = inputs[:, :, :0]
+        looks = _fit_experts(z, nothing, complete, breaks, num_regimes, duration, kind, 2, rng)
+        goes_on, begins = looks.densities(z, nothing, complete)
+        probability = forward_backward(goes_on[None], begins[None], looks.transition[None], breaks)[0][0]
+        return probability.argmax(axis=1), 1.0  # patterns are weak beside motion: heat would melt them
+    if restart == 0:
+        # The product of the field with each of its inputs says in which direction it has just moved.
+        features = np.einsum("tmp,tm->tp", inputs, z) if dynamic else z
+        total = np.cumsum(np.vstack([np.zeros(features.shape[1]), features]), axis=0)
+        steps = np.arange(len(z))
+        half = int(min(duration / 4, 7))
+        first, last = np.maximum(steps - half, 0), np.minimum(steps + half + 1, len(z))
+        smooth = (total[last] - total[first]) / (last - first)[:, None]
+        smooth /= smooth.std(axis=0) + 1e-12 if dynamic else smooth.std()
+        clusters = KMeans(num_regimes, n_init=3, random_state=int(rng.integers(2**31)))
+        return clusters.fit_predict(smooth), HEAT
+    length = int(np.clip(len(z) // (8 * num_regimes), 1, duration))
+    return np.repeat(rng.integers(num_regimes, size=len(z) // length + 1), length)[: len(z)], HEAT
+
+
+def _maximise(
+    moments: Array,
+    modes: int,
+    probability: Array,
+    goes: Array,
+    transition: Array,
+    previous: _Experts | None,
+    kind: str,
+) -> _Experts:
+    """The experts that fit best to steps shared out by probability: weighted generalised least squares."""
+    num_regimes = probability.shape[1]
+    z = moments[:, -modes - 1 : -1]
+    num_inputs = (moments.shape[1] - modes - 1) // modes
+    weights, constant, mean = (np.empty((num_regimes, size)) for size in (num_inputs, modes, modes))
+    error, climate = np.empty((2, num_regimes, modes, modes))
+    steps, counts = probability.sum(axis=0) + 1e-9, goes.sum(axis=0) + 1e-9
+    for k in range(num_regimes):
+        mean[k] = probability[:, k] @ z / steps[k]
+        climate[k] = (probability[:, k, None] * z).T @ z / steps[k] - np.outer(mean[k], mean[k])
+        # All that the fit needs of the series are its weighted second moments.
+        used = goes[:, k] > 1e-4
+        rows = moments[used] * np.sqrt(goes[used, k, None])
+        second = rows.T @ rows / counts[k]
+        centre = second[-1].copy()
+        second -= np.outer(centre, centre)
+        split = modes * num_inputs
+        zz = second[split:-1, split:-1]
+        xx = second[:split, :split].reshape(modes, num_inputs, modes, num_inputs)
+        xz = second[:split, split:-1].reshape(modes, num_inputs, modes)
+        precision = np.eye(modes) if previous is None else np.linalg.inv(previous.error[k])
+        normal = np.einsum("mn,mpnq->pq", precision, xx) + 1e-6 * np.eye(num_inputs)
+        weights[k] = np.linalg.solve(normal, np.einsum("mn,mpn->p", precision, xz))
+        explained = np.einsum("mpn,p->mn", xz, weights[k])
+        both = np.einsum("p,mpnq,q->mn", weights[k], xx, weights[k], optimize=True)
+        error[k] = zz - explained - explained.T + both
+        constant[k] = centre[split:-1] - centre[:split].reshape(modes, num_inputs) @ weights[k]
+    error = _towards_pool(error, counts, kind)
+    climate = _towards_pool(climate, steps, kind)
+    return _Experts(weights, constant, error, mean, climate, transition)
+
+
+def _towards_pool(covariance: Array, counts: Array, kind: str) -> Array:
+    """Covariances that a regime can be held to: "full" of its own, "shared" by all, or "spherical", shared and round.
+
+    A full one is drawn towards that of all regimes, the more, the fewer steps it has: the shared one counts as much
+    as an average regime and 2 M further steps (an inverse-Wishart prior). The shared one is itself drawn a little
+    towards equal variances, so that no direction is without noise.
+    """
+    modes = covariance.shape[-1]
+    shared = np.einsum("k,kmn->mn", counts, covariance) / counts.sum()
+    round_one = np.trace(shared) / modes * np.eye(modes)
+    if kind == "spherical":
+        return np.stack([round_one] * len(counts))
+    shared = 0.99 * shared + 0.01 * round_one
+    if kind == "shared":
+        return np.stack([shared] * len(counts))
+    share = (counts / (counts + counts.mean() + 2 * modes))[:, None, None]
+    return share * covariance + (1 - share) * shared
+
+
+def _fit_experts(
+    z: Array,
+    inputs: Array,
+    complete: NDArray[np.bool_],
+    breaks: NDArray[np.bool_],
+    num_regimes: int,
+    duration: float,
+    kind: str,
+    restarts: int,
+    rng: np.random.Generator,
+) -> _Experts:
+    """Expectation-maximisation from several starts: the experts of the likeliest."""
+    tries = range(restarts if num_regimes > 1 else 1)
+    starts = [_first_guess(z, inputs, breaks, complete, num_regimes, duration, kind, r, rng) for r in tries]
+    probability = np.stack([0.9 * np.eye(num_regimes)[labels] + 0.1 / num_regimes for labels, _ in starts])
+    goes = probability * complete[:, None]
+    leave = 1 / duration / max(num_regimes - 1, 1)
+    first = np.where(np.eye(num_regimes) > 0, 1 - leave * (num_regimes - 1), leave)
+    transitions = np.stack([first] * len(starts))
+    moments = np.concatenate([inputs.reshape(len(z), -1), z, np.ones((len(z), 1))], axis=1)
+    experts: dict[int, _Experts] = {}
+    hot = "shared" if kind == "full" else kind  # of regimes that are still vague, one can't tell the spread
+    reached = np.full(len(starts), -np.inf)
+    running = np.arange(len(starts))
+    for iteration in range(ITERATIONS):
+        heat = np.array([min(1.0, starts[r][1] * COOLING**iteration) for r in running])
+        densities = []
+        for r, h in zip(running.tolist(), heat, strict=True):
+            experts[r] = _maximise(
+                moments, z.shape[1], probability[r], goes[r], transitions[r], experts.get(r), hot if h < 1 else kind
+            )
+            densities.append(experts[r].densities(z, inputs, complete))
+        goes_on, begins = (np.stack(d) * heat[:, None, None] for d in zip(*densities, strict=True))
+        probability[running], goes[running], count, log_density = forward_backward(
+            goes_on, begins, transitions[running], breaks
+        )
+        # Without dynamics going on and beginning are one thing, and every step tells of it.
+        goes[running] = goes[running] * complete[:, None] if inputs.shape[2] else probability[running]
+        count += np.eye(num_regimes) * goes[running].sum(axis=1)[:, None]
+        count += 0.5  # half a transition of each kind seen beforehand: none becomes impossible
+        cold = running[heat >= 1]
+        transitions[cold] = (count / count.sum(axis=-1, keepdims=True))[heat >= 1]
+        now = log_density.sum(axis=1)
+        improves = now > reached[running] + 1e-6 * np.abs(now)
+        reached[running] = np.where(heat >= 1, now, -np.inf)
+        running = running[(heat < 1) | improves]
+        if not running.size:
+            break
+    best = int(reached.argmax())
+    # the commonest regime first, so that names don't depend on the start that won
+    order = np.argsort(-probability[best].sum(axis=0), kind="stable")
+    chosen = replace(experts[best], transition=transitions[best])
+    chosen = _Experts(*(getattr(chosen, f.name)[order] for f in fields(_Experts)))
+    return replace(chosen, transition=chosen.transition[:, order])
+
+
+def _space(x: Array, graph: "Data", history: int, sectors: int, modes: int | None, scale: Array, most: int) -> _Space:
+    """The leading EOFs of the training fields: by default as many as hold 98 % of the variance."""
+    mean = x.mean(axis=0)
+    _, size, patterns = np.linalg.svd((x - mean) * scale, full_matrices=False)
+    share = np.cumsum(size**2) / (size**2).sum()
+    if modes is None:
+        modes = min(int(np.searchsorted(share, 0.98)) + 1, 40, most)
+    modes = min(modes, int((size > 1e-8 * size[0]).sum()))
+    eofs = patterns[:modes].T
+    # P_s acts on the field before the EOFs look at it: (P_s x)·e = x·(P_sᵀ e), so the EOFs are turned round once.
+    lagged = [eofs]
+    for operator in directional_operators(graph, sectors):
+        # the operator acts on plain anomalies, the EOFs on weighted ones
+        turned = (operator.t().to(torch.float64) @ torch.from_numpy(eofs * scale[:, None])).numpy()
+        lagged.append(turned / scale[:, None])
+    return _Space(mean, scale, eofs, lagged, history)
+
+
+class GatedExpert(nn.Module):
+    """A small ST-GCN that adds to a linear expert what a straight line can't say.
+
+    Directional graph convolution, gated temporal convolution over the lags, a linear map to one value for each
+    station. The last layer starts at zero: untrained, it adds nothing.
+
+    Shapes:
+        x (1, T, N, 1), operators S times (N, N) -> (1, T, N): what is added to the forecast of each step. The
+        first ``history`` steps, which have no complete past, get 0.
+    """
+
+    def __init__(self, history: int, sectors: int, channels: int = 8) -> None:
+        super().__init__()
+        self.history = history
+        self.space = DirectionalGraphConv(1, channels, sectors)
+        self.time = TemporalConv(channels, channels, history, pad=False)
+        self.out = nn.Linear(channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, operators: Sequence[Tensor]) -> Tensor:
+        past = x[:, :-1]  # the forecast of step t sees t - history ... t - 1
+        added = self.out(self.time(torch.relu(self.space(past, operators))))[..., 0]
+        return torch.cat([added.new_zeros(1, self.history, x.shape[2]), added], dim=1)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A fitted space with its experts, and with their networks if they are gated."""
+
+    space: _Space
+    experts: _Experts
+    operators: tuple[Tensor, ...] = ()
+    networks: tuple[GatedExpert, ...] = ()
+
+    def smooth(self, x: Array, breaks: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+        """Probabilities (T, K), claims of the experts (T, K) and log density of each step (T,) of a series."""
+        z, inputs, complete = self.space.project(x, breaks)
+        goes_on, begins = self.experts.densities(z, inputs, complete, self.added(x))
+        one = forward_backward(goes_on[None], begins[None], self.experts.transition[None], breaks)
+        return one[0][0], one[1][0] * complete[:, None], one[3][0]
+
+    def added(self, x: Array) -> Array | None:
+        """What the networks add to the forecasts, in EOF space: (K, T, M)."""
+        if not self.networks:
+            return None
+        into, out = self.gate_units(x)
+        with torch.no_grad():
+            return torch.stack([(net(into, self.operators) @ out)[0] for net in self.networks]).double().numpy()
+
+    def gate_units(self, x: Array) -> tuple[Tensor, Tensor]:
+        """Anomalies over their typical size, (1, T, N, 1), and the matrix (N, M) that brings outputs to EOF space."""
+        size = float(
+            np.sqrt(np.trace(np.einsum("kmn->mn", self.experts.climate)) / x.shape[1] / len(self.experts.mean))
+        )
+        into = torch.from_numpy((x - self.space.mean) / size).float()[None, :, :, None]
+        return into, torch.from_numpy(self.space.eofs * self.space.scale[:, None] * size).float()
+
+
+def _train_gates(model: _Model, x: Array, breaks: NDArray[np.bool_], sectors: int, kind: str, seed: int) -> _Model:
+    """Generalised expectation-maximisation that goes on from linear experts with gated ones.
+
+    Each round trains every network on the steps that its regime claims, estimates the covariance of the errors
+    anew, and shares out the steps again.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = tuple(GatedExpert(model.space.history, sectors) for _ in model.experts.weights)
+    model = replace(model, networks=networks)
+    optimisers = [torch.optim.Adam(network.parameters(), lr=0.01) for network in networks]
+    rng = np.random.default_rng(seed)
+    z, inputs, _ = model.space.project(x, breaks)
+    into, out = model.gate_units(x)
+    length = min(len(z), GATE_WINDOW)
+    for _ in range(GATE_ROUNDS):
+        claims = model.smooth(x, breaks)[1]
+        for k, (network, optimiser) in enumerate(zip(networks, optimisers, strict=True)):
+            white = torch.from_numpy(np.linalg.inv(np.linalg.cholesky(model.experts.error[k]))).float()
+            left = torch.from_numpy(model.experts.forecast_error(z, inputs, k)).float()
+            claim = torch.from_numpy(claims[:, k]).float()
+            for _ in range(GATE_STEPS):
+                start = int(rng.integers(len(z) - length + 1))
+                part = slice(start, start + length)
+                error = (left[part] - (network(into[:, part], model.operators) @ out)[0]) @ white.T
+                claimed = claim[part].clone()
+                claimed[: network.history] = 0  # the window cuts off their past
+                loss = (claimed * (error**2).mean(dim=1)).sum() / (claimed.sum() + 1)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        added, counts = model.added(x), claims.sum(axis=0) + 1e-9
+        assert added is not None  # the model has networks
+        rests = [model.experts.forecast_error(z, inputs, k) - added[k] for k in range(len(networks))]
+        error = np.stack([(claims[:, k, None] * r).T @ r / counts[k] for k, r in enumerate(rests)])
+        model = replace(model, experts=replace(model.experts, error=_towards_pool(error, counts, kind)))
+    return model
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a fit needs beside the series."""
+
+    graph: "Data"
+    history: int
+    expert: str
+    sectors: int
+    modes: int | None
+    scale: Array
+    duration: float
+    covariance: str
+
+    def fit(self, x: Array, breaks: NDArray[np.bool_], counts: Sequence[int], restarts: int, seed: int) -> list[_Model]:
+        """One model for each number of regimes, all in the same EOF space, so that densities can be compared."""
+        most = max(1, len(x) // (5 * max(counts)))
+        space = _space(x, self.graph, self.history, self.sectors, self.modes, self.scale, most)
+        projected = space.project(x, breaks)
+        models = []
+        for count in counts:
+            experts = _fit_experts(
+                *projected, breaks, count, self.duration, self.covariance, restarts, np.random.default_rng(seed)
+            )
+            model = _Model(space, experts, directional_operators(self.graph, self.sectors))
+            models.append(
+                _train_gates(model, x, breaks, self.sectors, self.covariance, seed) if self.expert == "gated" else model
+            )
+        return models
+
+
+@dataclass(frozen=True)
+class Regimes:
+    """What :func:`discover_regimes` found. Regime 0 is the commonest.
+
+    Attributes:
+        labels: (time,) the most probable regime of every time.
+        probabilities: (time, regime), given the whole series.
+        transition_matrix: (regime, next) probability of the regime of the next step.
+        mean_duration: (regime,) expected duration in steps, 1 / (1 - probability of staying).
+        composites: (regime, station) mean of the series in each regime, in the series' units.
+        weights: (regime, lag, source) of the linear experts; source is "self" or where the neighbours lie,
+            counted in degrees clockwise from north.
+        log_likelihood: mean log density of a step in EOF space, in nats.
+        held_out: (num_regimes,) the same of the half of the record that was not fitted, above that of one single
+            regime; NaN where the record is too short to be halved.
+        stability: adjusted Rand index between what the experts of either half make of the whole record.
+        supported: whether the held-out halves prefer this number of regimes to one regime and to one fewer.
+        verdict: the same in words, with the figures.
+    """
+
+    labels: xr.DataArray
+    probabilities: xr.DataArray
+    transition_matrix: xr.DataArray
+    mean_duration: xr.DataArray
+    composites: xr.DataArray
+    weights: xr.DataArray
+    log_likelihood: float
+    held_out: xr.DataArray
+    stability: float
+    supported: bool
+    verdict: str
+    _model: _Model
+
+    def predict(self, series: xr.DataArray) -> xr.DataArray:
+        """Probabilities (time, regime) of another stretch of the same stations, with nothing fitted anew."""
+        x, breaks = _values(series)
+        if not np.array_equal(series["station"].values, self.composites["station"].values):
+            raise ValueError(
+                "series: expected the stations of the fit in their order; select them with .sel(station=...)"
+            )
+        return _over_time(self._model.smooth(x, breaks)[0], series)
+
+    def log_density(self, series: xr.DataArray) -> xr.DataArray:
+        """Log density (time,) of each step of a stretch given the steps before, in EOF space, in nats."""
+        self.predict(series)  # for its checks
+        density = self._model.smooth(*_values(series))[2]
+        return xr.DataArray(density, dims="time", coords={"time": series["time"]}, attrs={"units": "1"})
+
+
+def discover_regimes(
+    series: xr.DataArray,
+    graph: "Data",
+    num_regimes: int | None = None,
+    seed: int = 0,
+    *,
+    history: int = 2,
+    expert: str = "linear",
+    sectors: int = 4,
+    modes: int | None = None,
+    duration: float = 30,
+    covariance: str = "full",
+    restarts: int = 5,
+    weights: ArrayLike | None = None,
+    check: bool = True,
+) -> Regimes:
+    """Find the regimes of a region: stretches of time in which its weather looks *and moves* in one way.
+
+    A Markov-switching spatio-temporal graph network (see the head of this module), fitted by annealed
+    expectation-maximisation from several starts. Classical pattern regimes are the special case without
+    dynamics, ``history=0``: a Gaussian hidden Markov model of the leading principal components.
+
+    Args:
+        series: (time, station) without missing values, in any units; take out the seasonal cycle first. Rows
+            are steps of one length; where the time axis has a gap, such as between winters, the past is cut off.
+        graph: of the same stations. A station without neighbours forecasts itself.
+        num_regimes: K; None chooses it by :func:`choose_num_regimes`.
+        seed: of the starts.
+        history: lags H that an expert sees; 0 for regimes that differ in their mean and spread alone.
+        expert: "linear", or "gated" for a small network on top of it.
+        sectors: compass sectors S of the graph convolution; 1 can't tell where the weather comes from.
+        modes: leading EOFs M in which errors are judged; by default those that hold 98 % of the variance, at
+            most 40, and at most one for each 5 K steps.
+        duration: about how many steps a regime may last; where the search begins, not where it ends.
+        covariance: what is learned of the errors: "full" for each regime, one "shared" by all, or "spherical", one
+            variance for all directions, as k-means takes it; for short records.
+        restarts: number of starts; the likeliest result is kept.
+        weights: (station,) weight of each station's variance, for example the cosine of latitude on a grid.
+        check: also fit both halves of the record, to see whether the data support K regimes.
+
+    Returns:
+        The regimes, with a label for every time of the series.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, missing values, a constant series, a graph of other
+            stations, unsorted times, or more regimes than the record allows (20 steps for each).
+
+    Source: Hamilton (1989), doi:10.2307/1912559; the neighbours partitioned by bearing after Yan et al. (2018),
+        doi:10.1609/aaai.v32i1.12328.
+    """
+    options: dict[str, Any] = {"history": history, "expert": expert, "sectors": sectors, "modes": modes}
+    options |= {"duration": duration, "covariance": covariance, "weights": weights}
+    if num_regimes is None:
+        chosen = choose_num_regimes(series, graph, seed=seed, restarts=restarts, **options)
+        num_regimes = int(chosen["num_regimes"][chosen.argmax()])
+    num_regimes = whole_number(num_regimes, "num_regimes")
+    seed, restarts = whole_number(seed, "seed", least=0), whole_number(restarts, "restarts")
+    x, breaks, settings = _prepare(series, graph, num_regimes, **options)
+    model = settings.fit(x, breaks, [num_regimes], restarts, seed)[0]
+    probability, _, density = model.smooth(x, breaks)
+    counts = sorted({1, max(num_regimes - 1, 1), num_regimes})
+    enough = check and num_regimes > 1 and len(x) // 2 >= LEAST_STEPS * num_regimes
+    if enough:
+        gains, error, stability = _halves(x, breaks, settings, counts, restarts, seed)
+    else:
+        gains, error, stability = np.full(len(counts), np.nan), np.full(len(counts), np.nan), float("nan")
+    supported, verdict = _judge(counts, gains, error, stability, check)
+    station = {name: series[name] for name in series.coords if series[name].dims == ("station",)}
+    share = np.maximum(probability.sum(axis=0), 1e-9)
+    sources = ["self"] + [f"{360 * s / settings.sectors:g}°" for s in range(settings.sectors)]
+    kernel = model.experts.weights.reshape(num_regimes, settings.history, len(sources))
+    with np.errstate(divide="ignore"):  # a single regime lasts for ever
+        mean_duration = 1 / (1 - np.diag(model.experts.transition))
+    return Regimes(
+        labels=_over_time(probability, series).argmax("regime").rename("regime"),
+        probabilities=_over_time(probability, series),
+        transition_matrix=xr.DataArray(model.experts.transition, dims=("regime", "next")),
+        mean_duration=xr.DataArray(mean_duration, dims="regime", attrs={"units": "steps"}),
+        composites=xr.DataArray(
+            probability.T @ x / share[:, None], dims=("regime", "station"), coords=station, attrs=series.attrs
+        ),
+        weights=xr.DataArray(
+            kernel,
+            dims=("regime", "lag", "source"),
+            coords={"lag": np.arange(1, settings.history + 1), "source": sources},
+        ),
+        log_likelihood=float(density.mean()),
+        held_out=xr.DataArray(
+            gains, dims="num_regimes", coords={"num_regimes": counts}, attrs={"units": "nats per step"}
+        ),
+        stability=float(stability),
+        supported=supported,
+        verdict=verdict,
+        _model=model,
+    )
+
+
+def choose_num_regimes(
+    series: xr.DataArray,
+    graph: "Data",
+    candidates: Sequence[int] = (1, 2, 3, 4, 5, 6),
+    seed: int = 0,
+    restarts: int = 5,
+    **options: Any,
+) -> xr.DataArray:
+    """How well each number of regimes foretells the half of the record that it was not fitted to.
+
+    Each half is judged by the experts of the other. The maximum is the number to take; if that is 1, the data
+    show no regimes.
+
+    Args:
+        series, graph, seed, restarts: as in :func:`discover_regimes`.
+        candidates: numbers of regimes to try.
+        options: history, expert, sectors, modes, duration, covariance and weights of :func:`discover_regimes`.
+
+    Returns:
+        (num_regimes,) mean log density of a step, above that of a single regime, in nats per step.
+
+    Raises:
+        TypeError, ValueError: as :func:`discover_regimes`, with 40 steps for each regime.
+    """
+    if not isinstance(candidates, Sequence) or not candidates:
+        raise ValueError(f"candidates: expected numbers of regimes, such as (1, 2, 3, 4), found {candidates!r}")
+    counts = sorted({1, *(whole_number(count, "candidates") for count in candidates)})
+    x, breaks, settings = _prepare(series, graph, counts[-1], **options)
+    if len(x) // 2 < LEAST_STEPS * counts[-1]:
+        raise ValueError(
+            f"candidates: {counts[-1]} regimes need {2 * LEAST_STEPS * counts[-1]} steps to be fitted to either half, "
+            f"found {len(x)}; give fewer candidates or a longer series"
+        )
+    gains, _, _ = _halves(x, breaks, settings, counts, whole_number(restarts, "restarts"), seed)
+    return xr.DataArray(gains, dims="num_regimes", coords={"num_regimes": counts}, attrs={"units": "nats per step"})
+
+
+def _prepare(
+    series: xr.DataArray,
+    graph: "Data",
+    num_regimes: int,
+    history: int = 2,
+    expert: str = "linear",
+    sectors: int = 4,
+    modes: int | None = None,
+    duration: float = 30,
+    covariance: str = "full",
+    weights: ArrayLike | None = None,
+) -> tuple[Array, NDArray[np.bool_], _Settings]:
+    x, breaks = _values(series)
+    nodes = getattr(graph, "num_nodes", None)
+    if nodes != x.shape[1]:
+        raise ValueError(f"graph: expected the {x.shape[1]} stations of the series as nodes, found {nodes}")
+    if len(x) < LEAST_STEPS * num_regimes:
+        raise ValueError(
+            f"num_regimes: {num_regimes} regimes need at least {LEAST_STEPS * num_regimes} steps, the series has "
+            f"{len(x)}; ask for fewer regimes or give a longer series"
+        )
+    if not x.std(axis=0).max() > 1e-12 * max(1.0, np.abs(x).max()):
+        raise ValueError("series: all stations are constant; there is no weather to sort into regimes")
+    if expert not in ("linear", "gated"):
+        raise ValueError(f"expert: expected 'linear' or 'gated', found {expert!r}")
+    if covariance not in ("full", "shared", "spherical"):
+        raise ValueError(f"covariance: expected 'full', 'shared' or 'spherical', found {covariance!r}")
+    history = whole_number(history, "history", least=0)
+    if expert == "gated" and history == 0:
+        raise ValueError("history: expected at least 1 for gated experts, which forecast from the past, found 0")
+    scale = np.ones(x.shape[1])
+    if weights is not None:
+        scale = np.sqrt(np.asarray(weights, dtype=float))
+        if scale.shape != (x.shape[1],) or not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError(
+                f"weights: expected {x.shape[1]} positive numbers, one for each station, found {weights!r}"
+            )
+    if not isinstance(duration, (int, float)) or not 1 < duration < np.inf:
+        raise ValueError(f"duration: expected a number of steps above 1, found {duration!r}")
+    modes = None if modes is None else whole_number(modes, "modes")
+    sectors = whole_number(sectors, "sectors")
+    return x, breaks, _Settings(graph, history, expert, sectors, modes, scale, float(duration), covariance)
+
+
+def _values(series: xr.DataArray) -> tuple[Array, NDArray[np.bool_]]:
+    """Values (T, N), and which steps follow a break of the time axis (T,)."""
+    _check_series(series, "series")
+    x = series.values.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"series: found {int((~np.isfinite(x)).sum())} missing values; fill them or drop those stations or times"
+        )
+    breaks = np.zeros(len(x), dtype=bool)
+    breaks[:1] = True
+    if len(x) > 2:
+        steps = np.diff(series["time"].values).astype(float)
+        breaks[1:] = steps > 1.5 * np.median(steps)
+    return x, breaks
+
+
+def _over_time(probability: Array, series: xr.DataArray) -> xr.DataArray:
+    return xr.DataArray(probability, dims=("time", "regime"), coords={"time": series["time"]}, name="probability")
+
+
+def _halves(
+    x: Array, breaks: NDArray[np.bool_], settings: _Settings, counts: Sequence[int], restarts: int, seed: int
+) -> tuple[Array, Array, float]:
+    """Each half judged by the experts of the other: mean gain over one regime, its standard error, stability."""
+    middle = len(x) // 2
+    density = np.empty((len(counts), len(x)))
+    labels = []
+    for fitted, judged in ((slice(0, middle), slice(middle, None)), (slice(middle, None), slice(0, middle))):
+        start = breaks[fitted].copy()
+        start[0] = True
+        models = settings.fit(x[fitted], start, counts, restarts, seed)
+        start = breaks[judged].copy()
+        start[0] = True
+        for j, model in enumerate(models):
+            density[j, judged] = model.smooth(x[judged], start)[2]
+        labels.append(models[-1].smooth(x, breaks)[0].argmax(axis=1))
+    gain = density - density[0]
+    # Neighbouring steps share their luck: the standard error is that of the means of twenty long blocks.
+    blocks = np.stack([part.mean(axis=1) for part in np.array_split(gain - gain[-1], 20, axis=1)], axis=1)
+    return gain.mean(axis=1), blocks.std(axis=1, ddof=1) / np.sqrt(blocks.shape[1]), adjusted_rand_score(*labels)
+
+
+def _judge(counts: Sequence[int], gains: Array, error: Array, stability: float, check: bool) -> tuple[bool, str]:
+    """Do the halves prefer the last count to all others, by two standard errors?"""
+    if counts[-1] == 1:
+        return True, "One regime: nothing to support."
+    if not check:
+        return False, "Not checked (check=False)."
+    if not np.isfinite(gains).all():
+        return False, f"The record is too short to be halved: whether it supports {counts[-1]} regimes is unknown."
+    ahead = gains[-1] - gains[:-1]
+    figures = ", ".join(
+        f"{lead:+.3f} ± {2 * e:.3f} nats a step against {count}"
+        for lead, e, count in zip(ahead, error, counts[:-1], strict=False)
+    )
+    if (ahead > 2 * error[:-1]).all():
+        return True, f"Supported: held-out halves prefer {counts[-1]} regimes ({figures}); stability {stability:.2f}."
+    return (
+        False,
+        f"Not supported: held-out halves do not prefer {counts[-1]} regimes ({figures}); stability {stability:.2f}.",
+    )
