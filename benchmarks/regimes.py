@@ -162,6 +162,28 @@ def europe(count, modes):
     return more
 
 
+def irish_wind():
+    """Anomalies of the square root of the daily mean wind: a smooth season taken out at each station."""
+    root = np.sqrt(datasets.load_irish_wind()["wind_speed"])
+    anomaly = root - baselines.climatology(root, root["time"], harmonics=2)
+    return anomaly.assign_attrs(units="m1/2 s-1/2", long_name="anomaly of the square root of the wind")
+
+
+def irish(surrogate):
+    """Held-out gain and stability of one to five regimes of Irish wind, or of a surrogate without regimes."""
+    series = irish_wind()
+    if surrogate is not None:
+        series = simulate.phase_randomised(series, seed=surrogate)
+    graph = graphs.knn_graph(series["lat"].values, series["lon"].values, k=4)
+    gain = regimes.choose_num_regimes(series, graph, (1, 2, 3, 4, 5), restarts=3, duration=5)
+    found = regimes.discover_regimes(series, graph, 3, restarts=3, duration=5)
+    return {
+        "gain": dict(zip(gain["num_regimes"].values.tolist(), gain.values.tolist(), strict=True)),
+        "stability": found.stability,
+        "supported": found.supported,
+    }
+
+
 def rounded(value):
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
@@ -201,6 +223,7 @@ def main():
         }
         numbers = [pool.submit(number, seed) for seed in SEEDS]
         grid = {(c, m): pool.submit(europe, c, m) for c in (3, 4) for m in (4, 6, 10, 20)}
+        winds = [pool.submit(irish, surrogate) for surrogate in (None, 0, 1, 2)]
         result = {
             "seeds": list(SEEDS),
             "travelling": {name: spread([job.result()[0] for job in rows]) for name, rows in jobs.items()},
@@ -208,6 +231,8 @@ def main():
             "null": {name: [job.result() for job in rows] for name, rows in nulls.items()},
             "number": [job.result() for job in numbers],
             "europe": {f"{c} regimes, {m} EOFs": job.result() for (c, m), job in grid.items()},
+            "irish": winds[0].result(),
+            "irish surrogates": [job.result() for job in winds[1:]],
             "speed": speed,
             "seconds": time.perf_counter() - start,
         }

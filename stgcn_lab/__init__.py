@@ -3,7 +3,8 @@
 Modules are loaded when they are first used, so that ``import stgcn_lab`` costs next to nothing.
 A module imports only from floors below it:
 
-    0  datasets, graphs     1  layers, windows     2  models, baselines     3  training     5  plots
+    0  datasets, graphs, simulate     1  layers, windows, classes     2  models, baselines
+    3  training, regions              4  regimes                      5  plots
 """
 
 from importlib import import_module
@@ -19,6 +20,7 @@ __all__ = [
     "models",
     "plots",
     "regimes",
+    "regions",
     "simulate",
     "training",
     "windows",

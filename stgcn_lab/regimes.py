@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Regimes", "choose_num_regimes", "discover_regimes", "discover_regions"]
 
 Array = NDArray[np.float64]
+TINY = 1e-300  # however unlikely, no regime is ever lost for good
 LEAST_STEPS = 20  # for each regime: fewer can't tell a mean from a covariance
 ITERATIONS = 100
 HEAT, COOLING = 0.05, 1.25  # the likelihood is raised to the power min(1, HEAT * COOLING^iteration)
@@ -103,19 +104,14 @@ def _log_normal(deviation: Array, covariance: Array) -> Array:
     return -0.5 * (white**2).sum(axis=0) - np.log(np.diag(root)).sum() - 0.5 * size * np.log(2 * np.pi)
 
 
-def _log_mix(log_a: Array, matrix: Array) -> Array:
-    """log( exp(a) · matrix ) for (R, K) and (R, K, K), without overflow."""
-    top = log_a.max(axis=-1, keepdims=True)
-    return top + np.log((np.exp(log_a - top)[:, None] @ matrix)[:, 0] + 1e-300)
-
-
 def forward_backward(
     goes_on: Array, begins: Array, transition: Array, breaks: NDArray[np.bool_]
 ) -> tuple[Array, Array, Array, Array]:
     """Smoothing of hidden Markov chains whose density at a switch differs from that of staying.
 
-    ``α(t,k) = α(t-1,k) a_kk g(t,k) + Σ_{j≠k} α(t-1,j) a_jk b(t,k)``, and β in the same way backwards, all in log
-    space. Several chains (restarts) run side by side.
+    ``α(t,k) = α(t-1,k) a_kk g(t,k) + Σ_{j≠k} α(t-1,j) a_jk b(t,k)``, and β in the same way backwards. Densities come
+    and go as logarithms, and α is scaled at each step to sum to 1, so nothing overflows or fades. Several chains
+    (restarts) run side by side.
 
     Args:
         goes_on: (R, T, K) log density g of step t if regime k goes on.
@@ -129,39 +125,33 @@ def forward_backward(
 
     Source: Rabiner (1989), doi:10.1109/5.18626; Hamilton (1989), doi:10.2307/1912559, for regimes of a time series.
     """
-    steps, regimes = goes_on.shape[1:]
-    g, b = np.ascontiguousarray(goes_on.transpose(1, 0, 2)), np.ascontiguousarray(begins.transpose(1, 0, 2))
+    regimes = goes_on.shape[2]
+    g, b = goes_on.transpose(1, 0, 2), begins.transpose(1, 0, 2)  # time first: one step lies together in memory
+    top = np.maximum(g, b).max(axis=-1, keepdims=True)
+    here = ~breaks[:, None, None]
+    stay = np.exp(g - top) * np.einsum("rkk->rk", transition) * here
+    begin = np.exp(b - top)
     switch = transition * (1 - np.eye(regimes))
-    back = np.ascontiguousarray(switch.transpose(0, 2, 1))
-    stay = np.log(np.einsum("rkk->rk", transition))
     anew = np.full_like(transition, 1 / regimes)
-    alpha, beta = np.empty_like(g), np.zeros_like(g)
-    alpha[0] = b[0] - np.log(regimes)
-    for t in range(1, steps):
-        if breaks[t]:
-            alpha[t] = _log_mix(alpha[t - 1], anew) + b[t]
-        else:
-            alpha[t] = np.logaddexp(alpha[t - 1] + stay + g[t], _log_mix(alpha[t - 1], switch) + b[t])
-    for t in range(steps - 2, -1, -1):
-        if breaks[t + 1]:
-            beta[t] = _log_mix(b[t + 1] + beta[t + 1], anew)
-        else:
-            beta[t] = np.logaddexp(stay + g[t + 1] + beta[t + 1], _log_mix(b[t + 1] + beta[t + 1], back))
-    top = alpha.max(axis=-1, keepdims=True)
-    reached = top[..., 0] + np.log(np.exp(alpha - top).sum(axis=-1))  # (T, R) log density of all up to t
-    beta -= reached[-1][:, None]
-    probability = np.exp(alpha + beta)
-    goes = np.zeros_like(probability)
-    inside = ~breaks[1:]
-    goes[1:][inside] = np.exp(alpha[:-1] + stay + g[1:] + beta[1:])[inside]
-    count = np.zeros_like(transition)
-    leave, arrive = alpha[:-1][inside], (b + beta)[1:][inside]
-    for j in range(regimes):
-        for k in range(regimes):
-            if j != k:
-                count[:, j, k] = transition[:, j, k] * np.exp(leave[:, :, j] + arrive[:, :, k]).sum(axis=0)
+    matrices = [anew if new else switch for new in breaks]
+    alpha, beta, scale = np.empty_like(stay), np.ones_like(stay), np.empty_like(top)
+    before = np.full_like(stay[0], 1 / regimes)
+    for t, matrix in enumerate(matrices):
+        now = before * stay[t] + (before[:, None] @ matrix)[:, 0] * begin[t]
+        scale[t] = now.sum(axis=-1, keepdims=True)
+        before = alpha[t] = now / scale[t] + TINY
+    stay, begin = stay / scale, begin / scale
+    after = beta[-1]
+    for t in range(len(matrices) - 1, 0, -1):
+        after = beta[t - 1] = stay[t] * after + (matrices[t] @ (begin[t] * after)[..., None])[..., 0]
+    probability = alpha * beta
     probability /= probability.sum(axis=-1, keepdims=True)
-    return probability.transpose(1, 0, 2), goes.transpose(1, 0, 2), count, np.diff(reached, axis=0, prepend=0).T
+    goes = np.zeros_like(stay)
+    goes[1:] = alpha[:-1] * stay[1:] * beta[1:]
+    arrive = (begin * beta * here)[1:]
+    count = switch * np.einsum("trj,trk->rjk", alpha[:-1], arrive, optimize=True)
+    log_density = (np.log(scale) + top)[..., 0]
+    return probability.transpose(1, 0, 2), goes.transpose(1, 0, 2), count, log_density.T
 
 
 def _first_guess(
