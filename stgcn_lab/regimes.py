@@ -12,7 +12,8 @@ the leading EOFs, where neighbours' errors do not count twice. Everything is fit
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Regimes", "choose_num_regimes", "discover_regimes", "discover_regions"]
 
 Array = NDArray[np.float64]
-TINY = 1e-300  # however unlikely, no regime is ever lost for good
+OPTIONS = ("history", "expert", "sectors", "modes", "duration", "covariance", "weights")
 LEAST_STEPS = 20  # for each regime: fewer can't tell a mean from a covariance
 ITERATIONS = 100
 HEAT, COOLING = 0.05, 1.25  # the likelihood is raised to the power min(1, HEAT * COOLING^iteration)
@@ -62,8 +63,13 @@ class _Space:
         for lag in range(1, self.history + 1):
             for j, column in enumerate(columns):
                 inputs[lag:, :, (lag - 1) * len(columns) + j] = column[:-lag]
-        since = np.arange(len(z)) - np.maximum.accumulate(np.where(breaks, np.arange(len(z)), 0))
-        return z, inputs, since >= self.history
+        return z, inputs, _since(breaks) >= self.history
+
+
+def _since(breaks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Steps since the last break of the time axis, (T,)."""
+    steps = np.arange(len(breaks))
+    return steps - np.maximum.accumulate(np.where(breaks, steps, 0))
 
 
 @dataclass(frozen=True)
@@ -109,9 +115,8 @@ def forward_backward(
 ) -> tuple[Array, Array, Array, Array]:
     """Smoothing of hidden Markov chains whose density at a switch differs from that of staying.
 
-    ``α(t,k) = α(t-1,k) a_kk g(t,k) + Σ_{j≠k} α(t-1,j) a_jk b(t,k)``, and β in the same way backwards. Densities come
-    and go as logarithms, and α is scaled at each step to sum to 1, so nothing overflows or fades. Several chains
-    (restarts) run side by side.
+    ``α(t,k) = α(t-1,k) a_kk g(t,k) + Σ_{j≠k} α(t-1,j) a_jk b(t,k)``, and β in the same way backwards, all in
+    logarithms. Several chains (restarts) run side by side.
 
     Args:
         goes_on: (R, T, K) log density g of step t if regime k goes on.
@@ -121,37 +126,33 @@ def forward_backward(
 
     Returns:
         (R, T, K) probability of each regime; (R, T, K) probability that it goes on from the step before;
-        (R, K, K) expected number of switches from j to k; (R, T) log density of each step, given those before.
+        (R, K, K) expected number of moves from j to k, those over a break not counted; (R, T) log density of each
+        step, given those before.
 
     Source: Rabiner (1989), doi:10.1109/5.18626; Hamilton (1989), doi:10.2307/1912559, for regimes of a time series.
     """
-    regimes = goes_on.shape[2]
-    g, b = goes_on.transpose(1, 0, 2), begins.transpose(1, 0, 2)  # time first: one step lies together in memory
-    top = np.maximum(g, b).max(axis=-1, keepdims=True)
-    here = ~breaks[:, None, None]
-    stay = np.exp(g - top) * np.einsum("rkk->rk", transition) * here
-    begin = np.exp(b - top)
-    switch = transition * (1 - np.eye(regimes))
-    anew = np.full_like(transition, 1 / regimes)
-    matrices = [anew if new else switch for new in breaks]
-    alpha, beta, scale = np.empty_like(stay), np.ones_like(stay), np.empty_like(top)
-    before = np.full_like(stay[0], 1 / regimes)
-    for t, matrix in enumerate(matrices):
-        now = before * stay[t] + (before[:, None] @ matrix)[:, 0] * begin[t]
-        scale[t] = now.sum(axis=-1, keepdims=True)
-        before = alpha[t] = now / scale[t] + TINY
-    stay, begin = stay / scale, begin / scale
-    after = beta[-1]
-    for t in range(len(matrices) - 1, 0, -1):
-        after = beta[t - 1] = stay[t] * after + (matrices[t] @ (begin[t] * after)[..., None])[..., 0]
-    probability = alpha * beta
-    probability /= probability.sum(axis=-1, keepdims=True)
-    goes = np.zeros_like(stay)
-    goes[1:] = alpha[:-1] * stay[1:] * beta[1:]
-    arrive = (begin * beta * here)[1:]
-    count = switch * np.einsum("trj,trk->rjk", alpha[:-1], arrive, optimize=True)
-    log_density = (np.log(scale) + top)[..., 0]
-    return probability.transpose(1, 0, 2), goes.transpose(1, 0, 2), count, log_density.T
+    restarts, steps, regimes = goes_on.shape
+    same = np.eye(regimes, dtype=bool)
+    # Every move into step t, its density and its probability, as one matrix (from, to).
+    move = np.where(same, goes_on[:, :, None], begins[:, :, None])
+    move += np.log(transition)[:, None]
+    move[:, breaks] = begins[:, breaks, None] - np.log(regimes)
+    move = np.ascontiguousarray(move.swapaxes(0, 1))  # time first: one step lies together in memory
+    alpha, beta = np.empty((steps, restarts, regimes)), np.zeros((steps, restarts, regimes))
+    alpha[0] = begins[:, 0] - np.log(regimes)
+    for t in range(1, steps):
+        alpha[t] = np.logaddexp.reduce(alpha[t - 1][:, :, None] + move[t], axis=1)
+    for t in range(steps - 1, 0, -1):
+        beta[t - 1] = np.logaddexp.reduce(move[t] + beta[t][:, None], axis=2)
+    reached = np.logaddexp.reduce(alpha, axis=2)  # (T, R) log density of all up to t
+    probability = np.exp(alpha + beta - reached[-1][:, None])
+    probability /= probability.sum(axis=2, keepdims=True)
+    moved = np.exp(alpha[:-1, :, :, None] + move[1:] + beta[1:, :, None] - reached[-1][:, None, None])
+    moved[breaks[1:]] = 0
+    goes = np.zeros_like(probability)
+    goes[1:] = np.einsum("trkk->trk", moved)
+    log_density = np.diff(reached, axis=0, prepend=0).T
+    return probability.swapaxes(0, 1), goes.swapaxes(0, 1), moved.sum(axis=0), log_density
 
 
 def _first_guess(
@@ -187,7 +188,7 @@ def _first_guess(
         smooth = (total[last] - total[first]) / (last - first)[:, None]
         smooth /= smooth.std(axis=0) + 1e-12 if dynamic else smooth.std()
         clusters = KMeans(num_regimes, n_init=3, random_state=int(rng.integers(2**31)))
-        return clusters.fit_predict(smooth), HEAT
+        return clusters.fit_predict(smooth), HEAT if dynamic else 1.0
     length = int(np.clip(len(z) // (8 * num_regimes), 1, duration))
     return np.repeat(rng.integers(num_regimes, size=len(z) // length + 1), length)[: len(z)], HEAT
 
@@ -221,7 +222,8 @@ def _maximise(
         zz = second[split:-1, split:-1]
         xx = second[:split, :split].reshape(modes, num_inputs, modes, num_inputs)
         xz = second[:split, split:-1].reshape(modes, num_inputs, modes)
-        precision = np.eye(modes) if previous is None else np.linalg.inv(previous.error[k])
+        guess = np.eye(modes) * modes / max(np.trace(zz), 1e-300)
+        precision = guess if previous is None else np.linalg.inv(previous.error[k])
         normal = np.einsum("mn,mpnq->pq", precision, xx) + 1e-6 * np.eye(num_inputs)
         weights[k] = np.linalg.solve(normal, np.einsum("mn,mpn->p", precision, xz))
         explained = np.einsum("mpn,p->mn", xz, weights[k])
@@ -290,7 +292,6 @@ def _fit_experts(
         )
         # Without dynamics going on and beginning are one thing, and every step tells of it.
         goes[running] = goes[running] * complete[:, None] if inputs.shape[2] else probability[running]
-        count += np.eye(num_regimes) * goes[running].sum(axis=1)[:, None]
         count += 0.5  # half a transition of each kind seen beforehand: none becomes impossible
         cold = running[heat >= 1]
         transitions[cold] = (count / count.sum(axis=-1, keepdims=True))[heat >= 1]
@@ -347,6 +348,8 @@ class GatedExpert(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, operators: Sequence[Tensor]) -> Tensor:
+        if x.shape[1] <= self.history:
+            return x.new_zeros(x.shape[:3])
         past = x[:, :-1]  # the forecast of step t sees t - history ... t - 1
         added = self.out(self.time(torch.relu(self.space(past, operators))))[..., 0]
         return torch.cat([added.new_zeros(1, self.history, x.shape[2]), added], dim=1)
@@ -485,7 +488,7 @@ class Regimes:
     stability: float
     supported: bool
     verdict: str
-    _model: _Model
+    _model: _Model = field(repr=False)
 
     def predict(self, series: xr.DataArray) -> xr.DataArray:
         """Probabilities (time, regime) of another stretch of the same stations, with nothing fitted anew."""
@@ -556,8 +559,10 @@ def discover_regimes(
     options: dict[str, Any] = {"history": history, "expert": expert, "sectors": sectors, "modes": modes}
     options |= {"duration": duration, "covariance": covariance, "weights": weights}
     if num_regimes is None:
-        chosen = choose_num_regimes(series, graph, seed=seed, restarts=restarts, **options)
-        num_regimes = int(chosen["num_regimes"][chosen.argmax()])
+        _check_series(series, "series")
+        candidates = [k for k in range(1, 7) if series.sizes["time"] // 2 >= LEAST_STEPS * k] or [1]
+        chosen = choose_num_regimes(series, graph, candidates, seed, restarts, **options)
+        num_regimes = int(chosen.idxmax())
     num_regimes = whole_number(num_regimes, "num_regimes")
     seed, restarts = whole_number(seed, "seed", least=0), whole_number(restarts, "restarts")
     x, breaks, settings = _prepare(series, graph, num_regimes, **options)
@@ -577,7 +582,7 @@ def discover_regimes(
     with np.errstate(divide="ignore"):  # a single regime lasts for ever
         mean_duration = 1 / (1 - np.diag(model.experts.transition))
     return Regimes(
-        labels=_over_time(probability, series).argmax("regime").rename("regime"),
+        labels=xr.DataArray(probability.argmax(axis=1), dims="time", coords={"time": series["time"]}, name="regime"),
         probabilities=_over_time(probability, series),
         transition_matrix=xr.DataArray(model.experts.transition, dims=("regime", "next")),
         mean_duration=xr.DataArray(mean_duration, dims="regime", attrs={"units": "steps"}),
@@ -626,6 +631,9 @@ def choose_num_regimes(
     """
     if not isinstance(candidates, Sequence) or not candidates:
         raise ValueError(f"candidates: expected numbers of regimes, such as (1, 2, 3, 4), found {candidates!r}")
+    if unknown := set(options) - set(OPTIONS):
+        raise TypeError(f"choose_num_regimes: unknown {sorted(unknown)}, expected some of {list(OPTIONS)}")
+    seed = whole_number(seed, "seed", least=0)
     counts = sorted({1, *(whole_number(count, "candidates") for count in candidates)})
     x, breaks, settings = _prepare(series, graph, counts[-1], **options)
     if len(x) // 2 < LEAST_STEPS * counts[-1]:
@@ -658,7 +666,7 @@ def _prepare(
             f"num_regimes: {num_regimes} regimes need at least {LEAST_STEPS * num_regimes} steps, the series has "
             f"{len(x)}; ask for fewer regimes or give a longer series"
         )
-    if not x.std(axis=0).max() > 1e-12 * max(1.0, np.abs(x).max()):
+    if not x.std(axis=0).max() > 1e-12 * np.abs(x).max():
         raise ValueError("series: all stations are constant; there is no weather to sort into regimes")
     if expert not in ("linear", "gated"):
         raise ValueError(f"expert: expected 'linear' or 'gated', found {expert!r}")
@@ -667,14 +675,21 @@ def _prepare(
     history = whole_number(history, "history", least=0)
     if expert == "gated" and history == 0:
         raise ValueError("history: expected at least 1 for gated experts, which forecast from the past, found 0")
+    with_past = int((_since(breaks) >= history).sum())
+    if with_past < LEAST_STEPS * num_regimes:
+        raise ValueError(
+            f"history: {num_regimes} regimes need {LEAST_STEPS * num_regimes} steps with a past of {history}, found "
+            f"{with_past}; give a shorter history, or a series with fewer gaps in its time axis"
+        )
     scale = np.ones(x.shape[1])
     if weights is not None:
-        scale = np.sqrt(np.asarray(weights, dtype=float))
-        if scale.shape != (x.shape[1],) or not (np.isfinite(scale) & (scale > 0)).all():
+        given = np.asarray(weights)
+        if given.shape != scale.shape or given.dtype.kind not in "fiu" or not (np.isfinite(given) & (given > 0)).all():
             raise ValueError(
-                f"weights: expected {x.shape[1]} positive numbers, one for each station, found {weights!r}"
+                f"weights: expected {scale.size} positive numbers, one for each station, found {weights!r}"
             )
-    if not isinstance(duration, (int, float)) or not 1 < duration < np.inf:
+        scale = np.sqrt(given.astype(float))
+    if isinstance(duration, bool) or not isinstance(duration, Real) or not 1 < duration < np.inf:
         raise ValueError(f"duration: expected a number of steps above 1, found {duration!r}")
     modes = None if modes is None else whole_number(modes, "modes")
     sectors = whole_number(sectors, "sectors")
@@ -687,12 +702,15 @@ def _values(series: xr.DataArray) -> tuple[Array, NDArray[np.bool_]]:
     x = series.values.astype(np.float64)
     if not np.isfinite(x).all():
         raise ValueError(
-            f"series: found {int((~np.isfinite(x)).sum())} missing values; fill them or drop those stations or times"
+            f"series: found {int((~np.isfinite(x)).sum())} missing or infinite values; fill them or drop them"
         )
     breaks = np.zeros(len(x), dtype=bool)
     breaks[:1] = True
     if len(x) > 2:
-        steps = np.diff(series["time"].values).astype(float)
+        steps = np.diff(series["time"].values)
+        if steps.dtype == object:  # calendars other than the usual one
+            steps = np.array([step.total_seconds() for step in steps])
+        steps = steps.astype(float)
         breaks[1:] = steps > 1.5 * np.median(steps)
     return x, breaks
 
@@ -706,6 +724,8 @@ def _halves(
 ) -> tuple[Array, Array, float]:
     """Each half judged by the experts of the other: mean gain over one regime, its standard error, stability."""
     middle = len(x) // 2
+    if min(x[:middle].std(axis=0).max(), x[middle:].std(axis=0).max()) == 0:
+        return np.full(len(counts), np.nan), np.full(len(counts), np.nan), float("nan")
     density = np.empty((len(counts), len(x)))
     labels = []
     for fitted, judged in ((slice(0, middle), slice(middle, None)), (slice(middle, None), slice(0, middle))):
@@ -730,7 +750,7 @@ def _judge(counts: Sequence[int], gains: Array, error: Array, stability: float, 
     if not check:
         return False, "Not checked (check=False)."
     if not np.isfinite(gains).all():
-        return False, f"The record is too short to be halved: whether it supports {counts[-1]} regimes is unknown."
+        return False, f"Unknown: a half of the record is too short or constant to check {counts[-1]} regimes with."
     ahead = gains[-1] - gains[:-1]
     figures = ", ".join(
         f"{lead:+.3f} ± {2 * e:.3f} nats a step against {count}"
