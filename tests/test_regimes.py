@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -664,3 +665,18 @@ def test_bad_graphs_are_refused(planted, graph):
     ):
         with pytest.raises((TypeError, ValueError), match="^graph: "):
             discover_regimes(series, bad, 2)
+
+
+def test_memory_grows_with_stations_times_steps():
+    def peak(num_nodes, num_steps):
+        series, _ = travelling_regimes(num_nodes, num_steps, 3, seed=1)
+        graph = neighbours(series)
+        tracemalloc.start()
+        discover_regimes(series, graph, 3, modes=10, restarts=1, check=False)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    base = peak(50, 1000)
+    assert peak(50, 2000) < 2.3 * base  # twice the steps, about twice the memory
+    assert peak(100, 1000) < 2.3 * base  # and never more than that for twice the stations
