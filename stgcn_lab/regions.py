@@ -1,7 +1,8 @@
 """Regions in space: stations that vary together, or that share the way the weather moves past them.
 
-A graph autoencoder turns each station's series into an embedding z of a few numbers, from which the series is
-reconstructed; deep embedded clustering then draws the regions in the space of z.
+A graph autoencoder turns each station's series into an embedding z of a few numbers, and a linear decoder turns z
+into the coefficients b from which the series is reconstructed; deep embedded clustering then draws the regions in the
+space of b, where distances are differences between the series.
 
 The reconstruction is linear in what the decoder says, ``x̂_i(t) = b_i · f_i(t)``, with regressors f that are either
 a few signals of the whole field or the past around the station. Its squared error over a block of time is then
@@ -99,7 +100,7 @@ class RegionAutoencoder(nn.Module):
     as estimated from some blocks of the record, b what the graph makes of them, to be used in the other blocks.
 
     Args:
-        features: D, number of regressors, and length of an embedding.
+        features: D, number of regressors, and length of z and of b.
         hidden: width of the nonlinear branch.
         hops: how far along the edges the linear branch reaches.
 
@@ -125,7 +126,10 @@ class RegionAutoencoder(nn.Module):
 
 
 class _Halves:
-    """Moments of the record, to be encoded from one half of its blocks and reconstructed in the other half."""
+    """Moments of the record, to be encoded from one half of its blocks and reconstructed in the other half.
+
+    The units (whitening, centre and spread) are those of the whole record.
+    """
 
     def __init__(self, gram: Array, cross: Array, graph: Data, seed: int, spatial: bool) -> None:
         value, vector = np.linalg.eigh(gram.sum(0).mean(0))
@@ -241,7 +245,12 @@ def drift(series: xr.DataArray, graph: Data, lags: int = 1) -> xr.DataArray:
 
 
 def _signal_moments(z: Array, graph: Data, num_features: int) -> tuple[Array, Array]:
-    """Regressors: the leading patterns of the excess correlation; moments (block, N, D, D) and (block, N, D)."""
+    """Regressors: the leading patterns of the excess correlation; moments (block, N, D, D) and (block, N, D).
+
+    The patterns are those of the whole record: the half to be reconstructed has a say in what is encoded, and as the
+    excess of the whole is about the mean of those of its halves, what one half has above it the other has below. The
+    halves are not wholly independent, and the error of the reconstruction is no measure of what was learned.
+    """
     distance = _distances(graph)
     patterns = np.linalg.eigh(_excess(z, distance))[1][:, -num_features:]
     patterns *= np.sign(patterns.sum(0)) + (patterns.sum(0) == 0)  # the sign of an eigenvector is arbitrary
@@ -344,6 +353,12 @@ def discover_regions(
     4. Deep embedded clustering moves embedding and centres so that the regions become clearer, the
        reconstruction still counting; its target listens to a station's neighbours.
 
+    What is clustered, and returned as the embedding, is b, the embedding z after the linear decoder.
+
+    With ``view="signals"`` the leading patterns come from the whole record, about whose excess its two halves lie with
+    opposite signs: the halves of step 2 are not wholly independent. Judge the regions by something that was not used
+    here (a planted truth, as the benchmark does, or other years), not by the loss.
+
     Args:
         series: (time, station), without season and trend, no missing value, no constant station.
         graph: of the same stations, with ``pos``.
@@ -361,7 +376,7 @@ def discover_regions(
 
     Returns:
         (station,) number of the region, counted from west to east; with ``return_embedding`` also (station,
-        feature) embedding.
+        feature) embedding, as the decoder says it.
 
     Raises:
         TypeError, ValueError: for another kind of series, unsorted times, missing values, a constant station, a
@@ -498,13 +513,13 @@ def _embed_and_cluster(
         optimizer.zero_grad()
         model.loss(net, step).backward()
         optimizer.step()
-    z = model.embed(net).detach()
-    labels = _first_regions(z.numpy(), graph, num_regions, pieces)
+    b = model.embed(net).detach()
+    labels = _first_regions(b.numpy(), graph, num_regions, pieces)
     hard = torch.nn.functional.one_hot(torch.from_numpy(labels), num_regions).float()
-    centres = nn.Parameter(hard.T @ z / hard.sum(0)[:, None])
-    scale = float(((z - centres.detach()[labels]) ** 2).sum(1).mean().sqrt().clamp(min=1e-6))  # within a region
+    centres = nn.Parameter(hard.T @ b / hard.sum(0)[:, None])
+    scale = float(((b - centres.detach()[labels]) ** 2).sum(1).mean().sqrt().clamp(min=1e-6))  # within a region
     mean = graphs.to_operator(_neighbour_mean(graph))
-    q = soft_assignment(z / scale, centres.detach() / scale)
+    q = soft_assignment(b / scale, centres.detach() / scale)
     target = target_distribution(q, propagate(mean, hard), neighbours)
     optimizer = torch.optim.Adam([*net.parameters(), centres], lr=LEARNING_RATE)
     for step in range(epochs):
@@ -515,15 +530,15 @@ def _embed_and_cluster(
         divergence = (target * (target.clamp(min=1e-9) / q).log()).sum(1).mean()
         (model.loss(net, step) + DEC_WEIGHT * divergence).backward()
         optimizer.step()
-    z = model.embed(net).detach()
+    b = model.embed(net).detach()
     if contiguous:
-        return ward_regions(z.numpy(), graph, num_regions), z.numpy()
-    q = soft_assignment(z / scale, centres.detach() / scale)
+        return ward_regions(b.numpy(), graph, num_regions), b.numpy()
+    q = soft_assignment(b / scale, centres.detach() / scale)
     for _ in range(REFRESH):
         target = target_distribution(q, propagate(mean, target), neighbours)
     drawn = target.argmax(1).numpy()
     # The target can starve a region; then the first regions, all of which have stations, are the answer.
-    return (drawn if len(np.unique(drawn)) == num_regions else labels), z.numpy()
+    return (drawn if len(np.unique(drawn)) == num_regions else labels), b.numpy()
 
 
 def _neighbour_mean(graph: Data) -> sp.csr_matrix:
