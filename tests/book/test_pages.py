@@ -129,3 +129,20 @@ def test_mathematics_travels_with_the_book():
 
 def test_stderr_of_notebooks_is_not_shown():
     assert not [page.name for page in ALL_PAGES if {"stderr", "traceback"} & read(page).classes]
+
+
+# Commands that MathJax fetches from a file of their own, beside its component, when a page first uses them.
+FETCHED = {
+    "boldsymbol": "boldsymbol", "cancel": "cancel", "bcancel": "cancel", "xcancel": "cancel", "bra": "braket",
+    "ket": "braket", "color": "color", "textcolor": "color", "colorbox": "color", "ce": "mhchem", "enclose": "enclose",
+    "href": "html", "class": "html", "style": "html", "cssId": "html", "unicode": "unicode", "verb": "verb",
+    "bbox": "bbox", "toggle": "action", "xtofrom": "extpfeil", "upmu": "upgreek",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", sorted(FETCHED))
+def test_mathematics_needs_no_file_that_is_not_there(command):
+    """A missing one leaves every formula of the page as bare TeX."""
+    used = [p.name for p in HTML.rglob("*.html") if re.search(rf"\\{command}\b", p.read_text(encoding="utf-8"))]
+    there = (HTML / "mathjax" / "input" / "tex" / "extensions" / f"{FETCHED[command]}.js").is_file()
+    assert there or not used, f"\\{command} in {used}"
