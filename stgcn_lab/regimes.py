@@ -40,6 +40,7 @@ Array = NDArray[np.float64]
 OPTIONS = ("history", "expert", "sectors", "modes", "duration", "covariance", "weights")
 LEAST_STEPS = 20  # for each regime: fewer can't tell a mean from a covariance
 ITERATIONS = 100
+SEEN_BEFORE = 0.1  # moves of each kind counted beforehand, so that none becomes impossible
 HEAT, COOLING = 0.05, 1.25  # the likelihood is raised to the power min(1, HEAT * COOLING^iteration)
 GATE_ROUNDS, GATE_STEPS, GATE_WINDOW = 4, 30, 512  # gated experts: EM rounds, Adam steps in each, steps of a batch
 
@@ -292,7 +293,7 @@ def _fit_experts(
         )
         # Without dynamics going on and beginning are one thing, and every step tells of it.
         goes[running] = goes[running] * complete[:, None] if inputs.shape[2] else probability[running]
-        count += 0.5  # half a transition of each kind seen beforehand: none becomes impossible
+        count += SEEN_BEFORE
         cold = running[heat >= 1]
         transitions[cold] = (count / count.sum(axis=-1, keepdims=True))[heat >= 1]
         now = log_density.sum(axis=1)

@@ -17,7 +17,15 @@ from torch_geometric.data import Data
 
 from stgcn_lab.baselines import eof_kmeans
 from stgcn_lab.graphs import grid_graph, knn_graph
-from stgcn_lab.regimes import GatedExpert, _Experts, _maximise, choose_num_regimes, discover_regimes, forward_backward
+from stgcn_lab.regimes import (
+    SEEN_BEFORE,
+    GatedExpert,
+    _Experts,
+    _maximise,
+    choose_num_regimes,
+    discover_regimes,
+    forward_backward,
+)
 from stgcn_lab.simulate import mean_pattern_regimes, phase_randomised, travelling_regimes
 
 
@@ -378,7 +386,7 @@ def test_composites_are_weighted_means_in_the_units_of_the_series(planted):
 @pytest.mark.parametrize("history", [0, 1, 4])
 @pytest.mark.parametrize("stretch", [1200, 12])
 def test_transitions_are_those_that_can_be_counted(history, stretch):
-    # The patterns are clear beyond doubt, so the expected transitions are the counted ones, half of one each to start
+    # The patterns are clear beyond doubt, so the expected transitions are the counted ones, a little of each to start
     # with. Between stretches there is a gap, over which no transition is seen.
     series, truth = mean_pattern_regimes(30, 1200, 3, seed=1, signal=4.0, duration=(10, 20))
     steps = np.arange(1200)
@@ -386,7 +394,7 @@ def test_transitions_are_those_that_can_be_counted(history, stretch):
     result = quick(series, history=history, duration=10)
     assert ari(truth, result.labels) > 0.97
     labels, inside = result.labels.values, steps[1:] % stretch != 0
-    count = np.full((3, 3), 0.5)
+    count = np.full((3, 3), SEEN_BEFORE)
     np.add.at(count, (labels[:-1][inside], labels[1:][inside]), 1)
     np.testing.assert_allclose(result.transition_matrix, count / count.sum(1, keepdims=True), atol=2e-3)
 
