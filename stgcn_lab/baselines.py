@@ -5,6 +5,7 @@ was observed are compared by subtracting one from the other.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -26,6 +27,11 @@ def _check_series(series: xr.DataArray, name: str) -> None:
         raise TypeError(f"{name}: expected numbers, found dtype {series.dtype}")
     if series.sizes["station"] == 0:
         raise ValueError(f"{name}: expected at least one station, found none")
+
+
+def _station_coords(series: xr.DataArray) -> dict[Any, xr.DataArray]:
+    """What a series says of its stations (their names and places), for results that have no time."""
+    return {name: coord for name, coord in series.coords.items() if coord.dims == ("station",)}
 
 
 def climatology(train: xr.DataArray, times: xr.DataArray, harmonics: int | None = None) -> xr.DataArray:
@@ -59,8 +65,7 @@ def climatology(train: xr.DataArray, times: xr.DataArray, harmonics: int | None 
         values = _calendar_mean(train, times)
     else:
         values = _harmonic_season(train, times, harmonics)
-    coords = {name: coord for name, coord in train.coords.items() if coord.dims == ("station",)}
-    coords["time"] = times
+    coords = _station_coords(train) | {"time": times}
     return xr.DataArray(values, dims=("time", "station"), coords=coords, attrs=train.attrs, name=train.name)
 
 

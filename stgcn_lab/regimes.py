@@ -26,7 +26,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor, nn
 
 from ._checks import whole_number
-from .baselines import _check_series
+from .baselines import _check_series, _station_coords
 from .graphs import directional_operators
 from .layers import DirectionalGraphConv, TemporalConv
 from .regions import discover_regions
@@ -46,6 +46,16 @@ GATE_ROUNDS, GATE_STEPS, GATE_WINDOW = 4, 30, 512  # gated experts: EM rounds, A
 
 
 @dataclass(frozen=True)
+class _Record:
+    """A series as the experts see it."""
+
+    z: Array  # (T, M) the fields in EOF space
+    inputs: Array  # (T, M, H (1 + S)) what the forecasts are made of
+    complete: NDArray[np.bool_]  # (T,) steps with a complete past
+    breaks: NDArray[np.bool_]  # (T,) steps after a break of the time axis
+
+
+@dataclass(frozen=True)
 class _Space:
     """How fields become numbers: the leading EOFs, and the graph's operators seen through them."""
 
@@ -55,8 +65,7 @@ class _Space:
     lagged: list[Array]  # 1 + S of (N, M): eofs, then P_sᵀ eofs
     history: int
 
-    def project(self, x: Array, breaks: NDArray[np.bool_]) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Targets z (T, M), inputs φ (T, M, H (1 + S)), and which steps have a complete past (T,)."""
+    def project(self, x: Array, breaks: NDArray[np.bool_]) -> _Record:
         scaled = (x - self.mean) * self.scale
         z = scaled @ self.eofs
         columns = [scaled @ operator for operator in self.lagged] if self.history else []
@@ -64,7 +73,7 @@ class _Space:
         for lag in range(1, self.history + 1):
             for j, column in enumerate(columns):
                 inputs[lag:, :, (lag - 1) * len(columns) + j] = column[:-lag]
-        return z, inputs, _since(breaks) >= self.history
+        return _Record(z, inputs, _since(breaks) >= self.history, breaks)
 
 
 def _since(breaks: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -88,20 +97,24 @@ class _Experts:
         """What the linear part of expert k leaves unexplained, (T, M)."""
         return z - self.constant[k] - inputs @ self.weights[k]
 
-    def densities(
-        self, z: Array, inputs: Array, complete: NDArray[np.bool_], added: Array | None = None
-    ) -> tuple[Array, Array]:
+    def densities(self, record: _Record, added: Array | None = None) -> tuple[Array, Array]:
         """Log density of each field if its regime goes on, and if it begins: (T, K) each.
 
         ``added`` (K, T, M) is what gated experts add to the linear forecast.
         """
-        goes_on, begins = np.empty((2, len(z), len(self.weights)))
+        goes_on, begins = np.empty((2, len(record.z), len(self.weights)))
         for k in range(len(self.weights)):
-            begins[:, k] = _log_normal(z - self.mean[k], self.climate[k])
-            error = self.forecast_error(z, inputs, k)
+            begins[:, k] = _log_normal(record.z - self.mean[k], self.climate[k])
+            error = self.forecast_error(record.z, record.inputs, k)
             goes_on[:, k] = _log_normal(error if added is None else error - added[k], self.error[k])
-        goes_on[~complete] = begins[~complete]  # without a past there is nothing to forecast from
+        goes_on[~record.complete] = begins[~record.complete]  # without a past there is nothing to forecast from
         return goes_on, begins
+
+    def smooth(self, record: _Record, added: Array | None = None) -> tuple[Array, Array, Array]:
+        """Probabilities (T, K), claims of the experts (T, K) and log density of each step (T,)."""
+        goes_on, begins = self.densities(record, added)
+        one = forward_backward(goes_on[None], begins[None], self.transition[None], record.breaks)
+        return one[0][0], one[1][0] * record.complete[:, None], one[3][0]
 
 
 def _log_normal(deviation: Array, covariance: Array) -> Array:
@@ -157,40 +170,31 @@ def forward_backward(
 
 
 def _first_guess(
-    z: Array,
-    inputs: Array,
-    breaks: NDArray[np.bool_],
-    complete: NDArray[np.bool_],
-    num_regimes: int,
-    duration: float,
-    kind: str,
-    restart: int,
-    rng: np.random.Generator,
+    record: _Record, num_regimes: int, settings: "_Settings", restart: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.integer], float]:
     """Labels to start from, and the heat to start at.
 
     The first start sorts the steps by how the field has moved lately, the second by how it looks (found as regimes
     without dynamics, where there are any), all others by lot.
     """
+    z, inputs = record.z, record.inputs
     dynamic = inputs.shape[2] > 0
     if restart == 1 and dynamic:
-        nothing = inputs[:, :, :0]
-        looks = _fit_experts(z, nothing, complete, breaks, num_regimes, duration, kind, 2, rng)
-        goes_on, begins = looks.densities(z, nothing, complete)
-        probability = forward_backward(goes_on[None], begins[None], looks.transition[None], breaks)[0][0]
+        still = replace(record, inputs=inputs[:, :, :0])
+        probability = _fit_experts(still, num_regimes, settings, 2, rng).smooth(still)[0]
         return probability.argmax(axis=1), 1.0  # patterns are weak beside motion: heat would melt them
     if restart == 0:
         # The product of the field with each of its inputs says in which direction it has just moved.
         features = np.einsum("tmp,tm->tp", inputs, z) if dynamic else z
         total = np.cumsum(np.vstack([np.zeros(features.shape[1]), features]), axis=0)
         steps = np.arange(len(z))
-        half = int(min(duration / 4, 7))
+        half = int(min(settings.duration / 4, 7))
         first, last = np.maximum(steps - half, 0), np.minimum(steps + half + 1, len(z))
         smooth = (total[last] - total[first]) / (last - first)[:, None]
         smooth /= smooth.std(axis=0) + 1e-12 if dynamic else smooth.std()
         clusters = KMeans(num_regimes, n_init=3, random_state=int(rng.integers(2**31)))
         return clusters.fit_predict(smooth), HEAT if dynamic else 1.0
-    length = int(np.clip(len(z) // (8 * num_regimes), 1, duration))
+    length = int(np.clip(len(z) // (8 * num_regimes), 1, settings.duration))
     return np.repeat(rng.integers(num_regimes, size=len(z) // length + 1), length)[: len(z)], HEAT
 
 
@@ -256,22 +260,15 @@ def _towards_pool(covariance: Array, counts: Array, kind: str) -> Array:
 
 
 def _fit_experts(
-    z: Array,
-    inputs: Array,
-    complete: NDArray[np.bool_],
-    breaks: NDArray[np.bool_],
-    num_regimes: int,
-    duration: float,
-    kind: str,
-    restarts: int,
-    rng: np.random.Generator,
+    record: _Record, num_regimes: int, settings: "_Settings", restarts: int, rng: np.random.Generator
 ) -> _Experts:
     """Expectation-maximisation from several starts: the experts of the likeliest."""
+    z, inputs, complete, kind = record.z, record.inputs, record.complete, settings.covariance
     tries = range(restarts if num_regimes > 1 else 1)
-    starts = [_first_guess(z, inputs, breaks, complete, num_regimes, duration, kind, r, rng) for r in tries]
+    starts = [_first_guess(record, num_regimes, settings, r, rng) for r in tries]
     probability = np.stack([0.9 * np.eye(num_regimes)[labels] + 0.1 / num_regimes for labels, _ in starts])
     goes = probability * complete[:, None]
-    leave = 1 / duration / max(num_regimes - 1, 1)
+    leave = 1 / settings.duration / max(num_regimes - 1, 1)
     first = np.where(np.eye(num_regimes) > 0, 1 - leave * (num_regimes - 1), leave)
     transitions = np.stack([first] * len(starts))
     moments = np.concatenate([inputs.reshape(len(z), -1), z, np.ones((len(z), 1))], axis=1)
@@ -286,10 +283,10 @@ def _fit_experts(
             experts[r] = _maximise(
                 moments, z.shape[1], probability[r], goes[r], transitions[r], experts.get(r), hot if h < 1 else kind
             )
-            densities.append(experts[r].densities(z, inputs, complete))
+            densities.append(experts[r].densities(record))
         goes_on, begins = (np.stack(d) * heat[:, None, None] for d in zip(*densities, strict=True))
         probability[running], goes[running], count, log_density = forward_backward(
-            goes_on, begins, transitions[running], breaks
+            goes_on, begins, transitions[running], record.breaks
         )
         # Without dynamics going on and beginning are one thing, and every step tells of it.
         goes[running] = goes[running] * complete[:, None] if inputs.shape[2] else probability[running]
@@ -310,7 +307,7 @@ def _fit_experts(
     return replace(chosen, transition=chosen.transition[:, order])
 
 
-def _space(x: Array, graph: "Data", history: int, sectors: int, modes: int | None, scale: Array, most: int) -> _Space:
+def _space(x: Array, operators: Sequence[Tensor], history: int, modes: int | None, scale: Array, most: int) -> _Space:
     """The leading EOFs of the training fields: by default as many as hold 98 % of the variance."""
     mean = x.mean(axis=0)
     _, size, patterns = np.linalg.svd((x - mean) * scale, full_matrices=False)
@@ -321,7 +318,7 @@ def _space(x: Array, graph: "Data", history: int, sectors: int, modes: int | Non
     eofs = patterns[:modes].T
     # P_s acts on the field before the EOFs look at it: (P_s x)·e = x·(P_sᵀ e), so the EOFs are turned round once.
     lagged = [eofs]
-    for operator in directional_operators(graph, sectors):
+    for operator in operators:
         # the operator acts on plain anomalies, the EOFs on weighted ones
         turned = (operator.t().to(torch.float64) @ torch.from_numpy(eofs * scale[:, None])).numpy()
         lagged.append(turned / scale[:, None])
@@ -366,11 +363,8 @@ class _Model:
     networks: tuple[GatedExpert, ...] = ()
 
     def smooth(self, x: Array, breaks: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
-        """Probabilities (T, K), claims of the experts (T, K) and log density of each step (T,) of a series."""
-        z, inputs, complete = self.space.project(x, breaks)
-        goes_on, begins = self.experts.densities(z, inputs, complete, self.added(x))
-        one = forward_backward(goes_on[None], begins[None], self.experts.transition[None], breaks)
-        return one[0][0], one[1][0] * complete[:, None], one[3][0]
+        """As :meth:`_Experts.smooth`, of a series (T, N)."""
+        return self.experts.smooth(self.space.project(x, breaks), self.added(x))
 
     def added(self, x: Array) -> Array | None:
         """What the networks add to the forecasts, in EOF space: (K, T, M)."""
@@ -389,7 +383,7 @@ class _Model:
         return into, torch.from_numpy(self.space.eofs * self.space.scale[:, None] * size).float()
 
 
-def _train_gates(model: _Model, x: Array, breaks: NDArray[np.bool_], sectors: int, kind: str, seed: int) -> _Model:
+def _train_gates(model: _Model, x: Array, record: _Record, kind: str, seed: int) -> _Model:
     """Generalised expectation-maximisation that goes on from linear experts with gated ones.
 
     Each round trains every network on the steps that its regime claims, estimates the covariance of the errors
@@ -397,21 +391,20 @@ def _train_gates(model: _Model, x: Array, breaks: NDArray[np.bool_], sectors: in
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        networks = tuple(GatedExpert(model.space.history, sectors) for _ in model.experts.weights)
+        networks = tuple(GatedExpert(model.space.history, len(model.operators)) for _ in model.experts.weights)
     model = replace(model, networks=networks)
     optimisers = [torch.optim.Adam(network.parameters(), lr=0.01) for network in networks]
     rng = np.random.default_rng(seed)
-    z, inputs, _ = model.space.project(x, breaks)
     into, out = model.gate_units(x)
-    length = min(len(z), GATE_WINDOW)
+    length = min(len(x), GATE_WINDOW)
     for _ in range(GATE_ROUNDS):
-        claims = model.smooth(x, breaks)[1]
+        claims = model.experts.smooth(record, model.added(x))[1]
         for k, (network, optimiser) in enumerate(zip(networks, optimisers, strict=True)):
             white = torch.from_numpy(np.linalg.inv(np.linalg.cholesky(model.experts.error[k]))).float()
-            left = torch.from_numpy(model.experts.forecast_error(z, inputs, k)).float()
+            left = torch.from_numpy(model.experts.forecast_error(record.z, record.inputs, k)).float()
             claim = torch.from_numpy(claims[:, k]).float()
             for _ in range(GATE_STEPS):
-                start = int(rng.integers(len(z) - length + 1))
+                start = int(rng.integers(len(x) - length + 1))
                 part = slice(start, start + length)
                 error = (left[part] - (network(into[:, part], model.operators) @ out)[0]) @ white.T
                 claimed = claim[part].clone()
@@ -422,7 +415,7 @@ def _train_gates(model: _Model, x: Array, breaks: NDArray[np.bool_], sectors: in
                 optimiser.step()
         added, counts = model.added(x), claims.sum(axis=0) + 1e-9
         assert added is not None  # the model has networks
-        rests = [model.experts.forecast_error(z, inputs, k) - added[k] for k in range(len(networks))]
+        rests = [model.experts.forecast_error(record.z, record.inputs, k) - added[k] for k in range(len(networks))]
         error = np.stack([(claims[:, k, None] * r).T @ r / counts[k] for k, r in enumerate(rests)])
         model = replace(model, experts=replace(model.experts, error=_towards_pool(error, counts, kind)))
     return model
@@ -432,10 +425,9 @@ def _train_gates(model: _Model, x: Array, breaks: NDArray[np.bool_], sectors: in
 class _Settings:
     """What a fit needs beside the series."""
 
-    graph: "Data"
+    operators: tuple[Tensor, ...]
     history: int
     expert: str
-    sectors: int
     modes: int | None
     scale: Array
     duration: float
@@ -444,17 +436,13 @@ class _Settings:
     def fit(self, x: Array, breaks: NDArray[np.bool_], counts: Sequence[int], restarts: int, seed: int) -> list[_Model]:
         """One model for each number of regimes, all in the same EOF space, so that densities can be compared."""
         most = max(1, len(x) // (5 * max(counts)))
-        space = _space(x, self.graph, self.history, self.sectors, self.modes, self.scale, most)
-        projected = space.project(x, breaks)
+        space = _space(x, self.operators, self.history, self.modes, self.scale, most)
+        record = space.project(x, breaks)
         models = []
         for count in counts:
-            experts = _fit_experts(
-                *projected, breaks, count, self.duration, self.covariance, restarts, np.random.default_rng(seed)
-            )
-            model = _Model(space, experts, directional_operators(self.graph, self.sectors))
-            models.append(
-                _train_gates(model, x, breaks, self.sectors, self.covariance, seed) if self.expert == "gated" else model
-            )
+            experts = _fit_experts(record, count, self, restarts, np.random.default_rng(seed))
+            model = _Model(space, experts, self.operators)
+            models.append(_train_gates(model, x, record, self.covariance, seed) if self.expert == "gated" else model)
         return models
 
 
@@ -493,18 +481,20 @@ class Regimes:
 
     def predict(self, series: xr.DataArray) -> xr.DataArray:
         """Probabilities (time, regime) of another stretch of the same stations, with nothing fitted anew."""
+        return _over_time(self._smooth(series)[0], series)
+
+    def log_density(self, series: xr.DataArray) -> xr.DataArray:
+        """Log density (time,) of each step of a stretch given the steps before, in EOF space, in nats."""
+        density = self._smooth(series)[2]
+        return xr.DataArray(density, dims="time", coords={"time": series["time"]}, attrs={"units": "1"})
+
+    def _smooth(self, series: xr.DataArray) -> tuple[Array, Array, Array]:
         x, breaks = _values(series)
         if not np.array_equal(series["station"].values, self.composites["station"].values):
             raise ValueError(
                 "series: expected the stations of the fit in their order; select them with .sel(station=...)"
             )
-        return _over_time(self._model.smooth(x, breaks)[0], series)
-
-    def log_density(self, series: xr.DataArray) -> xr.DataArray:
-        """Log density (time,) of each step of a stretch given the steps before, in EOF space, in nats."""
-        self.predict(series)  # for its checks
-        density = self._model.smooth(*_values(series))[2]
-        return xr.DataArray(density, dims="time", coords={"time": series["time"]}, attrs={"units": "1"})
+        return self._model.smooth(x, breaks)
 
 
 def discover_regimes(
@@ -576,9 +566,8 @@ def discover_regimes(
     else:
         gains, error, stability = np.full(len(counts), np.nan), np.full(len(counts), np.nan), float("nan")
     supported, verdict = _judge(counts, gains, error, stability, check)
-    station = {name: series[name] for name in series.coords if series[name].dims == ("station",)}
     share = np.maximum(probability.sum(axis=0), 1e-9)
-    sources = ["self"] + [f"{360 * s / settings.sectors:g}°" for s in range(settings.sectors)]
+    sources = ["self"] + [f"{360 * s / sectors:g}°" for s in range(sectors)]
     kernel = model.experts.weights.reshape(num_regimes, settings.history, len(sources))
     with np.errstate(divide="ignore"):  # a single regime lasts for ever
         mean_duration = 1 / (1 - np.diag(model.experts.transition))
@@ -588,7 +577,10 @@ def discover_regimes(
         transition_matrix=xr.DataArray(model.experts.transition, dims=("regime", "next")),
         mean_duration=xr.DataArray(mean_duration, dims="regime", attrs={"units": "steps"}),
         composites=xr.DataArray(
-            probability.T @ x / share[:, None], dims=("regime", "station"), coords=station, attrs=series.attrs
+            probability.T @ x / share[:, None],
+            dims=("regime", "station"),
+            coords=_station_coords(series),
+            attrs=series.attrs,
         ),
         weights=xr.DataArray(
             kernel,
@@ -693,8 +685,8 @@ def _prepare(
     if isinstance(duration, bool) or not isinstance(duration, Real) or not 1 < duration < np.inf:
         raise ValueError(f"duration: expected a number of steps above 1, found {duration!r}")
     modes = None if modes is None else whole_number(modes, "modes")
-    sectors = whole_number(sectors, "sectors")
-    return x, breaks, _Settings(graph, history, expert, sectors, modes, scale, float(duration), covariance)
+    operators = directional_operators(graph, whole_number(sectors, "sectors"))
+    return x, breaks, _Settings(operators, history, expert, modes, scale, float(duration), covariance)
 
 
 def _values(series: xr.DataArray) -> tuple[Array, NDArray[np.bool_]]:
@@ -729,14 +721,12 @@ def _halves(
         return np.full(len(counts), np.nan), np.full(len(counts), np.nan), float("nan")
     density = np.empty((len(counts), len(x)))
     labels = []
+    starts = breaks.copy()
+    starts[middle] = True  # the second half knows nothing of the first
     for fitted, judged in ((slice(0, middle), slice(middle, None)), (slice(middle, None), slice(0, middle))):
-        start = breaks[fitted].copy()
-        start[0] = True
-        models = settings.fit(x[fitted], start, counts, restarts, seed)
-        start = breaks[judged].copy()
-        start[0] = True
+        models = settings.fit(x[fitted], starts[fitted], counts, restarts, seed)
         for j, model in enumerate(models):
-            density[j, judged] = model.smooth(x[judged], start)[2]
+            density[j, judged] = model.smooth(x[judged], starts[judged])[2]
         labels.append(models[-1].smooth(x, breaks)[0].argmax(axis=1))
     gain = density - density[0]
     # Neighbouring steps share their luck: the standard error is that of the means of twenty long blocks.
@@ -755,7 +745,7 @@ def _judge(counts: Sequence[int], gains: Array, error: Array, stability: float, 
     ahead = gains[-1] - gains[:-1]
     figures = ", ".join(
         f"{lead:+.3f} ± {2 * e:.3f} nats a step against {count}"
-        for lead, e, count in zip(ahead, error, counts[:-1], strict=False)
+        for lead, e, count in zip(ahead, error[:-1], counts[:-1], strict=True)
     )
     if (ahead > 2 * error[:-1]).all():
         return True, f"Supported: held-out halves prefer {counts[-1]} regimes ({figures}); stability {stability:.2f}."

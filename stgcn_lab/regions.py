@@ -25,7 +25,7 @@ from torch_geometric.data import Data
 
 from . import graphs, layers
 from ._checks import whole_number
-from .baselines import _check_series
+from .baselines import _check_series, _station_coords
 from .layers import propagate
 
 Array = NDArray[np.float64]
@@ -234,7 +234,7 @@ def drift(series: xr.DataArray, graph: Data, lags: int = 1) -> xr.DataArray:
     lags = whole_number(lags, "lags")
     gram, cross, scale = _motion_moments(z, graph, lags)
     u = -np.linalg.solve(gram.sum(0) + RIDGE * np.eye(2 * lags), cross.sum(0)[..., None])[..., 0] / scale
-    coords = {name: coord for name, coord in series.coords.items() if coord.dims == ("station",)}
+    coords = _station_coords(series)
     return xr.DataArray(
         u.reshape(len(u), 2, lags).transpose(0, 2, 1),
         dims=("station", "lag", "direction"),
@@ -411,7 +411,7 @@ def discover_regions(
     lon = (lon - lon[0] + 180) % 360  # no jump at the date line within a region of the Earth
     west_to_east = np.argsort([lon[labels == k].mean() if (labels == k).any() else np.inf for k in range(num_regions)])
     labels = np.argsort(west_to_east)[labels]
-    coords = {name: coord for name, coord in series.coords.items() if coord.dims == ("station",)}
+    coords = _station_coords(series)
     regions = xr.DataArray(labels, dims="station", coords=coords, name="region", attrs={"long_name": "region"})
     if not return_embedding:
         return regions

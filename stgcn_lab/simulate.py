@@ -19,6 +19,8 @@ PHASE_SPEEDS = np.array([0.42, 0.54, 0.66])  # rad per step
 PHASE_NOISE = 0.05  # rad per step
 MEMORY = 0.7  # lag-one autocorrelation of the noise
 NOISE_LENGTH, PATTERN_LENGTH = 0.3, 0.6  # units
+DRIFT = 0.2  # units a step, how far the wind of a planted region carries the field
+CARRIED_MEMORY = 0.9
 
 
 def travelling_regimes(
@@ -170,10 +172,7 @@ def _finish(
     signal: float,
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """Add the noise, standardise each station, and put names and coordinates on it."""
-    noise = rng.standard_normal(field.shape) @ _correlated(xy, NOISE_LENGTH).T
-    noise[1:] *= np.sqrt(1 - MEMORY**2)
-    for t in range(1, len(noise)):
-        noise[t] += MEMORY * noise[t - 1]
+    noise = _autoregression(rng.standard_normal(field.shape) @ _correlated(xy, NOISE_LENGTH).T)
     values = signal * field / max(field.std(), 1e-12) + noise
     values = (values - values.mean(axis=0)) / values.std(axis=0)
     east, north = (xy - SIDE / 2).T * DEGREES
@@ -187,10 +186,6 @@ def _finish(
     series = xr.DataArray(values, dims=("time", "station"), coords=coords, attrs=attrs, name="value")
     planted = xr.DataArray(truth, dims="time", coords={"time": coords["time"]}, name="regime")
     return series, planted
-
-
-DRIFT = 0.2  # units a step, how far the wind of a planted region carries the field
-CARRIED_MEMORY = 0.9
 
 
 def planted_regions(
