@@ -1,17 +1,23 @@
 """Simple methods that every network stands beside.
 
 Each returns its forecast under the *valid* time, the time that it speaks about, so that a forecast and what
-was observed are compared by subtracting one from the other.
+was observed are compared by subtracting one from the other. What has to be fitted is fitted to the training
+part, and the result has ``forecast(series, lead)``; the linear ones also have ``spread(lead)``, the standard
+deviation of their errors.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import xarray as xr
 from numpy.typing import ArrayLike
+from torch_geometric.data import Data
 
 from ._checks import whole_number
+from .graphs import adjacency, directional_operators
 from .windows import _check_time
 
 DAYS_PER_YEAR = 365.2425
@@ -27,6 +33,28 @@ def _check_series(series: xr.DataArray, name: str) -> None:
         raise TypeError(f"{name}: expected numbers, found dtype {series.dtype}")
     if series.sizes["station"] == 0:
         raise ValueError(f"{name}: expected at least one station, found none")
+    if np.isinf(series.values).any():
+        raise ValueError(f"{name}: expected finite values, and NaN where missing, found infinite ones")
+
+
+def _check_dates(times: xr.DataArray, name: str) -> None:
+    if not np.issubdtype(times.dtype, np.datetime64):
+        raise TypeError(f"{name}: expected times as datetime64, found {times.dtype}; a season needs dates")
+
+
+def _check_stations(series: xr.DataArray, stations: np.ndarray) -> None:
+    if not np.array_equal(series["station"].values, stations):
+        raise ValueError(
+            f"series: expected the {len(stations)} stations of the fit in their order, "
+            f"{stations.tolist()}, found {series['station'].values.tolist()}"
+        )
+
+
+def _lagged(x: np.ndarray, lag: int) -> np.ndarray:
+    """Row t holds x[t - lag]; the first rows are NaN."""
+    past = np.full_like(x, np.nan)
+    past[lag:] = x[: max(len(x) - lag, 0)]
+    return past
 
 
 def _station_coords(series: xr.DataArray) -> dict[Any, xr.DataArray]:
@@ -58,9 +86,8 @@ def climatology(train: xr.DataArray, times: xr.DataArray, harmonics: int | None 
     if not isinstance(times, xr.DataArray) or times.dims != ("time",):
         found = f"dims {times.dims}" if isinstance(times, xr.DataArray) else type(times).__name__
         raise TypeError(f"times: expected the time coordinate of a series, such as test.time, found {found}")
-    for stamps, name in ((train.time, "train"), (times, "times")):
-        if not np.issubdtype(stamps.dtype, np.datetime64):
-            raise TypeError(f"{name}: expected times as datetime64, found {stamps.dtype}; a season needs dates")
+    _check_dates(train.time, "train")
+    _check_dates(times, "times")
     if harmonics is None:
         values = _calendar_mean(train, times)
     else:
@@ -133,19 +160,107 @@ def persistence(series: xr.DataArray, lead: int = 1) -> xr.DataArray:
 
 
 @dataclass(frozen=True)
+class DampedPersistence:
+    """Tomorrow between today and the mean, see :func:`fit_damped_persistence`.
+
+    Attributes:
+        train: (time, station), the training part.
+    """
+
+    train: xr.DataArray
+
+    def _moments(self, lead: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, variance and autocorrelation at a lead of each station."""
+        x = self.train.values.astype(np.float64)
+        if lead >= len(x):
+            raise ValueError(f"lead: expected fewer steps than the {len(x)} of the training part, found {lead}")
+        mean = np.nanmean(x, axis=0)
+        # Rounding leaves a constant station a little variance; what is below it is nothing.
+        variance = np.nanvar(x, axis=0)
+        pairs = (x - mean)[lead:] * (x - mean)[:-lead]
+        count = np.isfinite(pairs).sum(axis=0)
+        covariance = np.nansum(pairs, axis=0) / np.maximum(count, 1) * (1 - lead / len(x))
+        varies = variance > (1e-12 * np.abs(x[np.isfinite(x)]).max()) ** 2
+        correlation = np.divide(covariance, variance, out=np.zeros_like(mean), where=varies)
+        return mean, variance, np.clip(correlation, -1, 1)
+
+    def forecast(self, series: xr.DataArray, lead: int = 1) -> xr.DataArray:
+        """Forecast every time of a series from the value of ``lead`` steps before.
+
+        Args:
+            series: (time, station) with the stations of the fit.
+            lead: lead time in steps.
+
+        Returns:
+            (time, station) at valid times; the first ``lead`` steps are NaN, and what follows a missing value.
+
+        Raises:
+            TypeError, ValueError: for another kind of series, other stations, or a lead that is below 1 or as long
+                as the training part.
+        """
+        _check_series(series, "series")
+        mean, _, correlation = self._moments(whole_number(lead, "lead"))
+        _check_stations(series, self.train["station"].values)
+        return series.copy(data=mean + correlation * (_lagged(series.values.astype(np.float64), lead) - mean))
+
+    def spread(self, lead: int = 1) -> xr.DataArray:
+        """Standard deviation of the forecast error, ``σ sqrt(1 - r_l²)``, the same at every time.
+
+        Args:
+            lead: lead time in steps.
+
+        Returns:
+            (station,) in the units of the series.
+
+        Raises:
+            ValueError: for a lead that is below 1 or as long as the training part.
+        """
+        _, variance, correlation = self._moments(whole_number(lead, "lead"))
+        coords = _station_coords(self.train)
+        return xr.DataArray(np.sqrt(variance * (1 - correlation**2)), dims="station", coords=coords, name="spread")
+
+
+def fit_damped_persistence(series: xr.DataArray) -> DampedPersistence:
+    """Persistence that knows how soon the weather forgets.
+
+    ``f(t) = m + r_l (x(t - l) - m)`` with the mean m and the autocorrelation r_l of each station at lead l in the
+    training part; the farther ahead, the closer to the mean. Remove the season first. Steps are counted in rows:
+    give a series without gaps in its time axis.
+
+    Args:
+        series: (time, station), the training part. Missing values are passed over.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, or a station without values.
+
+    Source: Wilks (2011), Statistical Methods in the Atmospheric Sciences, chapter 9.
+    """
+    _check_series(series, "series")
+    empty = series.isnull().all("time").values
+    if empty.any():
+        raise ValueError(f"series: expected values at every station, found none at {series.station.values[empty][0]!r}")
+    return DampedPersistence(series.copy(deep=True))
+
+
+@dataclass(frozen=True)
 class VAR:
-    """A fitted vector autoregression, see :func:`fit_var`.
+    """A fitted vector autoregression, see :func:`fit_var`, :func:`fit_ar` and :func:`fit_kriging`.
 
     Attributes:
         stations: (station,) labels of the stations it was fitted to.
         intercept: (station,).
         coefficients: (order, station, station); ``coefficients[p - 1][i, j]`` is the influence of station j,
             p steps ago, on station i.
+        residual_covariance: (station, station) of the errors one step ahead, or None where it is not known.
     """
 
     stations: np.ndarray
     intercept: np.ndarray
     coefficients: np.ndarray
+    residual_covariance: np.ndarray | None = None
 
     def forecast(self, series: xr.DataArray, lead: int = 1) -> xr.DataArray:
         """Forecast every time of a series from the steps up to ``lead`` before it.
@@ -165,25 +280,54 @@ class VAR:
         """
         _check_series(series, "series")
         lead = whole_number(lead, "lead")
-        order = len(self.coefficients)
-        if not np.array_equal(series["station"].values, self.stations):
-            raise ValueError(
-                f"series: expected the {len(self.stations)} stations of the fit in their order, "
-                f"{self.stations.tolist()}, found {series['station'].values.tolist()}"
-            )
+        _check_stations(series, self.stations)
         x = series.values.astype(np.float64)
-        past = [np.roll(x, p, axis=0) for p in range(order)]  # past[p][t] = x[t - p]
-        for p in range(order):
-            past[p][:p] = np.nan
+        past = [_lagged(x, p) for p in range(len(self.coefficients))]  # past[p][t] = x[t - p]
+        weights = self._weights()
         for _ in range(lead):
-            step = self.intercept + sum(past[p] @ self.coefficients[p].T for p in range(order))
+            step = np.tile(self.intercept, (len(x), 1))
+            for values, phi in zip(past, weights, strict=True):
+                # A missing value is missed only where it has weight: plain arithmetic would spread 0 * NaN = NaN.
+                gaps = np.flatnonzero(np.isnan(values).any(axis=1))
+                step += (phi @ np.nan_to_num(values).T).T
+                step[gaps] += np.where(((phi != 0) @ np.isnan(values[gaps]).T.astype(float)).T > 0, np.nan, 0)
             past = [step, *past[:-1]]
-        values = np.full_like(x, np.nan)
-        values[lead:] = past[0][: max(len(x) - lead, 0)]  # made at t, valid at t + lead
-        return series.copy(data=values)
+        return series.copy(data=_lagged(past[0], lead))  # made at t, valid at t + lead
+
+    def _weights(self) -> list[Any]:
+        """The coefficients of each lag, sparse where most are 0 as in an autoregression of each station alone."""
+        return [sp.csr_matrix(phi) if np.count_nonzero(phi) < phi.size / 10 else phi for phi in self.coefficients]
+
+    def spread(self, lead: int = 1) -> xr.DataArray:
+        """Standard deviation of the forecast error, the same at every time.
+
+        The errors of the steps on the way feed on: ``Σ_{h=0}^{l-1} Ψ_h Σ Ψ_hᵀ`` with the covariance Σ of the errors
+        one step ahead, ``Ψ_0 = I`` and ``Ψ_h = Σ_p Φ_p Ψ_{h-p}``. That the coefficients are estimates is left out.
+
+        Args:
+            lead: lead time in steps.
+
+        Returns:
+            (station,) in the units of the series; 1.96 times it on either side of the forecast holds 95 % of what
+            follows, if the errors are Gaussian. NaN where the fit left no step to judge the errors by.
+
+        Raises:
+            ValueError: for a lead below 1, or a model without ``residual_covariance``.
+
+        Source: Lütkepohl (2005), section 2.2.
+        """
+        lead = whole_number(lead, "lead")
+        if self.residual_covariance is None:
+            raise ValueError("residual_covariance: expected (station, station) to tell the spread, found None")
+        weights = self._weights()
+        effects = [np.eye(len(self.stations))]  # effects[h]: of an error on the values h steps later
+        for h in range(1, lead):
+            effects.append(sum(phi @ effects[h - p] for p, phi in enumerate(weights, start=1) if p <= h))
+        variance = sum(((effect @ self.residual_covariance) * effect).sum(axis=1) for effect in effects)
+        return xr.DataArray(np.sqrt(variance), dims="station", coords={"station": self.stations}, name="spread")
 
 
-def fit_var(series: xr.DataArray, order: int) -> VAR:
+def fit_var(series: xr.DataArray, order: int, ridge: float = 0.0) -> VAR:
     """Fit a vector autoregression by least squares: every station from the last steps of all stations.
 
     ``x(t) = c + Σ_{p=1}^{P} Φ_p x(t - p) + e(t)``. For daily weather it is the linear method to beat. Remove the
@@ -192,31 +336,329 @@ def fit_var(series: xr.DataArray, order: int) -> VAR:
     Args:
         series: (time, station), the training part. Steps with a missing value are passed over.
         order: P, number of lags.
+        ridge: penalty λ on the coefficients b of predictors brought to variance 1, added to the mean square of
+            the errors as ``λ Σ_p p² Σ b_p²``: what is longer ago is trusted less. With it there may be fewer steps
+            than coefficients.
 
     Returns:
-        The fitted model.
+        The fitted model, with the covariance of its residuals (divided by the steps less the coefficients).
 
     Raises:
-        TypeError, ValueError: for another kind of series, an order below 1, or fewer complete steps than
-            coefficients.
+        TypeError, ValueError: for another kind of series, an order below 1, a penalty below 0, or fewer complete
+            steps than coefficients.
 
     Source: Lütkepohl (2005), New Introduction to Multiple Time Series Analysis, chapter 3.
     """
     _check_series(series, "series")
     order = whole_number(order, "order")
+    if isinstance(ridge, bool) or not isinstance(ridge, (int, float, np.number)) or not 0 <= ridge < np.inf:
+        raise ValueError(f"ridge: expected a penalty of at least 0, found {ridge!r}")
+    x = series.values.astype(np.float64)
+    stations = x.shape[1]
+    intercept, weights, residuals, parameters = _least_squares(x, order, float(ridge), f"{stations} stations")
+    coefficients = weights.reshape(order, stations, stations).transpose(0, 2, 1)
+    covariance = _residual_covariance(residuals, parameters)
+    return VAR(series["station"].values, intercept, coefficients, covariance)
+
+
+def fit_ar(series: xr.DataArray, order: int) -> VAR:
+    """Fit an autoregression to each station alone: what a station knows of its own tomorrow.
+
+    ``x_i(t) = c_i + Σ_{p=1}^{P} φ_{p,i} x_i(t - p) + e_i(t)`` by least squares. Beside a VAR it shows what the other
+    stations add.
+
+    Args:
+        series: (time, station), the training part, season removed, without gaps in its time axis. Each station
+            passes over its own missing values only.
+        order: P, number of lags.
+
+    Returns:
+        A vector autoregression with diagonal coefficients.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, an order below 1, or a station with fewer complete steps
+            than coefficients.
+    """
+    _check_series(series, "series")
+    order = whole_number(order, "order")
     x = series.values.astype(np.float64)
     steps, stations = x.shape
-    rows = steps - order
-    if rows > 0:
-        design = np.concatenate([np.ones((rows, 1))] + [x[order - p : steps - p] for p in range(1, order + 1)], axis=1)
-        complete = np.isfinite(design).all(axis=1) & np.isfinite(x[order:]).all(axis=1)
-    if rows <= 0 or complete.sum() < 1 + order * stations:
+    intercept, coefficients = np.empty(stations), np.zeros((order, stations, stations))
+    residuals = np.full((max(steps - order, 0), stations), np.nan)
+    for i, label in enumerate(series["station"].values):
+        fitted = _least_squares(x[:, [i]], order, 0.0, f"station {label!r}")
+        intercept[i], coefficients[:, i, i], residuals[:, i] = fitted[0][0], fitted[1][:, 0], fitted[2][:, 0]
+    covariance = _residual_covariance(residuals, 1 + order)
+    return VAR(series["station"].values, intercept, coefficients, covariance)
+
+
+def _least_squares(
+    x: np.ndarray, order: int, ridge: float, whose: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Regress x[t] (stations,) on its last ``order`` steps.
+
+    Returns intercept (stations,), weights (order * stations, stations), residuals (steps - order, stations) with NaN
+    where a step is not complete, and the (effective) number of coefficients of one station.
+    """
+    steps, stations = x.shape
+    past = np.concatenate([_lagged(x, p) for p in range(1, order + 1)], axis=1)[order:]
+    complete = np.isfinite(past).all(axis=1) & np.isfinite(x[order:]).all(axis=1)
+    least = 1 + order * stations if ridge == 0 else 2
+    if complete.sum() < least:
         raise ValueError(
-            f"series: expected at least {1 + order * stations} complete steps for order {order} and {stations} "
-            f"stations, found {0 if rows <= 0 else int(complete.sum())}"
+            f"series: expected at least {least} complete steps for order {order} and {whose}, found {complete.sum()}"
         )
-    beta = np.linalg.lstsq(design[complete], x[order:][complete], rcond=None)[0]  # (1 + P N, N)
-    return VAR(series["station"].values, beta[0], beta[1:].reshape(order, stations, stations).transpose(0, 2, 1))
+    z, y = past[complete], x[order:][complete]
+    if ridge == 0:
+        beta = np.linalg.lstsq(np.concatenate([np.ones((len(z), 1)), z], axis=1), y, rcond=None)[0]
+        intercept, weights, parameters = beta[0], beta[1:], float(least)
+    else:
+        scale = z.std(axis=0)
+        scale[scale == 0] = 1
+        scale *= np.repeat(np.arange(1, order + 1), stations)  # penalises lag p by p² as much
+        left, s, right = np.linalg.svd((z - z.mean(axis=0)) / scale, full_matrices=False)
+        shrink = s / (s**2 + ridge * len(z))
+        weights = (right.T * shrink) @ (left.T @ (y - y.mean(axis=0))) / scale[:, None]
+        intercept = y.mean(axis=0) - z.mean(axis=0) @ weights
+        parameters = 1 + float((s * shrink).sum())
+    residuals = np.full((len(past), stations), np.nan)
+    residuals[complete] = y - intercept - z @ weights
+    return intercept, weights, residuals, parameters
+
+
+def _residual_covariance(residuals: np.ndarray, parameters: float) -> np.ndarray:
+    there = np.isfinite(residuals).astype(float)
+    filled = np.nan_to_num(residuals)
+    free = there.T @ there - parameters  # steps that two stations share, less what the fit used up
+    unknown = np.diag(np.full(len(free), np.nan))  # two stations that never report together: taken as independent
+    return np.divide(filled.T @ filled, free, out=unknown, where=free > 0)
+
+
+def fit_kriging(series: xr.DataArray, order: int) -> VAR:
+    """Simple kriging in space and time: the best linear forecast that the empirical covariances allow.
+
+    With ``C_k[i, j] = cov(x_i(t), x_j(t - k))`` the weights of the last P steps solve
+    ``Σ_{q=1}^{P} Φ_q C_{p-q} = C_p`` for p = 1 to P, and the kriging variance is ``C_0 - Σ_p Φ_p C_pᵀ``. These are the
+    Yule-Walker equations; with complete data least squares (:func:`fit_var`) gives nearly the same.
+
+    Args:
+        series: (time, station), the training part, season removed, without gaps in its time axis. Each covariance
+            takes the steps at which both of its stations report.
+        order: P, number of lags; covariances up to that lag are used.
+
+    Returns:
+        A vector autoregression whose ``residual_covariance`` is the kriging variance. Leads beyond 1 feed the
+        forecast back.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, an order below 1, stations that never report together, or
+            covariances that no weather can have, as from too few steps or from a constant or repeated station.
+
+    Source: the empirical model of Gneiting, Genton & Guttorp (2007).
+    """
+    _check_series(series, "series")
+    order = whole_number(order, "order")
+    x = series.values.astype(np.float64)
+    steps, stations = x.shape
+    there = np.isfinite(x).astype(float)
+    mean = np.nan_to_num(x).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+    anomaly = np.where(there > 0, x - mean, 0.0)
+    covariance = []
+    for lag in range(order + 1):
+        pairs = there[lag:].T @ there[: max(steps - lag, 0)]
+        if (pairs == 0).any():
+            i, j = series["station"].values[np.argwhere(pairs == 0)[0]]
+            raise ValueError(f"series: expected values of {i!r} {lag} steps after values of {j!r}, found none")
+        # Divided by all steps, not by steps - lag, which keeps the covariances of complete data consistent.
+        covariance.append(anomaly[lag:].T @ anomaly[: steps - lag] / pairs * (1 - lag / steps))
+    among = np.block(
+        [[covariance[p - q] if p >= q else covariance[q - p].T for p in range(order)] for q in range(order)]
+    )  # among[q, p] = C_{p-q}: of x(t - q) with x(t - p)
+    scale = np.sqrt(np.diag(among))
+    if not (scale > 0).all() or np.linalg.eigvalsh(among / np.outer(scale, scale))[0] < 1e-10:
+        raise ValueError(
+            f"series: expected stations and lags whose covariances can be inverted, found {steps} steps of {stations} "
+            f"stations at order {order} that cannot (a constant or repeated station, or too few steps in common)"
+        )
+    with_now = np.concatenate(covariance[1:], axis=1)  # (station, order * station)
+    weights = np.linalg.solve(among, with_now.T)
+    coefficients = weights.reshape(order, stations, stations).transpose(0, 2, 1)
+    intercept = mean - coefficients.sum(axis=0) @ mean
+    return VAR(series["station"].values, intercept, coefficients, covariance[0] - weights.T @ with_now.T)
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Fitted gradient-boosted trees, see :func:`fit_trees`.
+
+    Attributes:
+        stations: (station,) labels of the stations they were fitted to.
+        order: number of lags.
+        operators: (station, station) each, what a station sees of its neighbours.
+        places: (station, 2) latitude and longitude if one model serves all stations, else None.
+        models: the models of each lead, one for each station or one for all; each after the columns that it reads.
+    """
+
+    stations: np.ndarray
+    order: int
+    operators: list[sp.csr_matrix]
+    places: np.ndarray | None
+    models: dict[int, list[tuple[np.ndarray, Any]]]
+
+    def _columns(self, series: xr.DataArray, lead: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the forecast of each time and station is made from (time, station, column), and where it can be made."""
+        x = series.values.astype(np.float64)
+        there = np.isfinite(x).astype(float)
+        fields = [x]
+        for a in self.operators:  # an average over those neighbours that report
+            weight = (a @ there.T).T
+            fields.append(np.divide((a @ np.nan_to_num(x).T).T, weight, out=np.full_like(x, np.nan), where=weight > 0))
+        # float32 halves the memory, which thousands of stations feel; trees only compare.
+        past = [_lagged(field, lead + p) for field in fields for p in range(self.order)]
+        lags = np.stack(past, axis=-1, dtype=np.float32)
+        possible = np.asarray(np.isfinite(lags).any(axis=-1))
+        possible[: lead + self.order - 1] = False
+        day = (series.time.values - series.time.values.astype("datetime64[D]")) / np.timedelta64(1, "D")
+        hour = 2 * np.pi * day[:, None]
+        clock = np.concatenate(
+            [_season_design(series.time, 1)[:, 1:], np.cos(hour), np.sin(hour)], axis=1, dtype=np.float32
+        )
+        columns = [lags, np.broadcast_to(clock[:, None], (*x.shape, 4))]
+        if self.places is not None:
+            columns.append(np.broadcast_to(self.places.astype(np.float32), (*x.shape, 2)))
+        return np.concatenate(columns, axis=-1), possible
+
+    def _parts(self) -> list[slice]:
+        """The stations of each model."""
+        return [slice(None)] if self.places is not None else [slice(i, i + 1) for i in range(len(self.stations))]
+
+    def forecast(self, series: xr.DataArray, lead: int = 1) -> xr.DataArray:
+        """Forecast every time of a series from the steps up to ``lead`` before it.
+
+        Args:
+            series: (time, station) with the stations of the fit.
+            lead: lead time in steps, one that was fitted.
+
+        Returns:
+            (time, station) at valid times; the first order + lead - 1 steps are NaN, and so is a forecast for which
+            nothing was observed. Where only some values are missing, the trees do without.
+
+        Raises:
+            TypeError, ValueError: for another kind of series, other stations, or a lead that was not fitted.
+        """
+        _check_series(series, "series")
+        _check_dates(series.time, "series")
+        lead = whole_number(lead, "lead")
+        if lead not in self.models:
+            raise ValueError(f"lead: expected one that was fitted, {sorted(self.models)}, found {lead}")
+        _check_stations(series, self.stations)
+        columns, possible = self._columns(series, lead)
+        values = np.full(series.shape, np.nan)
+        for part, (read, model) in zip(self._parts(), self.models[lead], strict=True):
+            rows = possible[:, part]
+            if rows.any():
+                values[:, part][rows] = model.predict(columns[:, part][rows][:, read])
+        return series.copy(data=values)
+
+
+def fit_trees(
+    series: xr.DataArray,
+    graph: Data,
+    order: int = 3,
+    lead: int | Sequence[int] = 1,
+    *,
+    pooled: bool = False,
+    rounds: int = 200,
+    leaves: int = 8,
+    seed: int = 0,
+) -> Trees:
+    """Gradient-boosted trees on the last steps of each station and of its neighbours, the season and the time of day.
+
+    ``f(t) = Σ_r ν T_r(lags, season)``: each small tree T_r corrects what those before it left over. The usual strong
+    method that is neither linear nor a network. One model is fitted to each lead, and to each station. Tree r may
+    split on three tenths of the columns, drawn by chance at each split.
+
+    Args:
+        series: (time, station), the training part, season removed, without gaps in its time axis; NaN is missing.
+        graph: N nodes, the stations of the series. An edge from j lets the trees of station i see j.
+        order: number of lags.
+        lead: lead time in steps, or several of them.
+        pooled: one model for all stations, which sees the mean of the neighbours in the north, east, south and west,
+            and latitude and longitude (coords ``lat`` and ``lon`` of the series): for thousands of stations or
+            short records. Without it each neighbour is a column of its own.
+        rounds: number of trees.
+        leaves: most leaves of a tree.
+        seed: of the drawing of columns.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        TypeError, ValueError: for another kind of series or graph, times that are no dates, a graph of other size, a
+            station with fewer than two steps to learn from, or a number below 1.
+
+    Source: Friedman (2001), doi:10.1214/aos/1013203451; Ke et al. (2017), LightGBM.
+    """
+    from sklearn.ensemble import HistGradientBoostingRegressor  # slow to load
+
+    _check_series(series, "series")
+    _check_dates(series.time, "series")
+    order, seed = whole_number(order, "order"), whole_number(seed, "seed", least=0)
+    rounds, leaves = whole_number(rounds, "rounds"), whole_number(leaves, "leaves", least=2)
+    leads = [whole_number(value, "lead") for value in (lead if isinstance(lead, Sequence) else [lead])]
+    if not leads:
+        raise ValueError("lead: expected at least one lead time, found none")
+    a, places = adjacency(graph), None
+    if a.shape[0] != series.sizes["station"]:
+        raise ValueError(f"graph: expected {series.sizes['station']} nodes, one for each station, found {a.shape[0]}")
+    if pooled:
+        if not {"lat", "lon"} <= set(_station_coords(series)):
+            raise ValueError("series: expected coords lat and lon over station for pooled trees, found none")
+        operators = [
+            sp.csr_matrix((part.values().numpy(), part.col_indices().numpy(), part.crow_indices().numpy()), a.shape)
+            for part in directional_operators(graph, 4, sparse=True)
+        ]
+        places = np.stack([series["lat"].values, series["lon"].values], axis=1)
+    else:
+        operators = _each_neighbour(a)
+    trees = Trees(series["station"].values, order, operators, places, {})
+    for value in leads:
+        columns, possible = trees._columns(series, value)
+        usable = possible & np.isfinite(series.values)
+        trees.models[value] = []
+        for part in trees._parts():
+            rows = usable[:, part]
+            if rows.sum() < 2:
+                raise ValueError(
+                    f"series: expected at least 2 steps to learn lead {value} from at station(s) "
+                    f"{series['station'].values[part].tolist()}, found {rows.sum()}"
+                )
+            x, y = columns[:, part][rows], series.values[:, part][rows]
+            # scikit-learn stumbles over a column without values; one that never varies tells nothing.
+            read = np.flatnonzero(np.isfinite(x).any(axis=0) & (x != x[0]).any(axis=0))
+            model = HistGradientBoostingRegressor(
+                learning_rate=0.05,
+                max_iter=rounds,
+                max_leaf_nodes=leaves,
+                max_features=0.3,
+                early_stopping=False,
+                random_state=seed,
+            )
+            trees.models[value].append((read, model.fit(x[:, read], y)))
+    return trees
+
+
+def _each_neighbour(a: sp.csr_matrix) -> list[sp.csr_matrix]:
+    """One operator for each rank: the k-th picks the k-th neighbour of each station."""
+    a = sp.csr_matrix(a)
+    a.setdiag(0)
+    a.eliminate_zeros()
+    target = np.repeat(np.arange(a.shape[0]), np.diff(a.indptr))
+    rank = np.arange(a.nnz) - a.indptr[target]
+    return [
+        sp.csr_matrix((np.ones((rank == k).sum()), (target[rank == k], a.indices[rank == k])), shape=a.shape)
+        for k in range(int(np.diff(a.indptr).max()))
+    ]
 
 
 def eof_kmeans(

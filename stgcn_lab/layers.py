@@ -353,6 +353,7 @@ class STConvBlock(nn.Module):
             a linear map at each station.
         order: polynomial terms for ``"cheb"`` (3 if not given), sectors for ``"directional"`` (4 if not given).
         dropout: share of values dropped in training.
+        norm: use the layer norm. It steadies deep stacks, but takes away how large an anomaly is.
 
     Shapes:
         x (B, T, N, C), operator as the spatial layer takes it -> (B, T - 2 (k - 1), N, channels[2]).
@@ -371,6 +372,7 @@ class STConvBlock(nn.Module):
         spatial: str = "gcn",
         order: int | None = None,
         dropout: float = 0.0,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         wide, narrow, out = _three_widths(channels)
@@ -378,7 +380,7 @@ class STConvBlock(nn.Module):
         self.squeeze = nn.Linear(wide, narrow)
         self.space = _spatial_layer(spatial, narrow, order)
         self.after = TemporalConv(narrow, out, kernel_size, pad=False)
-        self.norm = nn.LayerNorm(out)
+        self.norm = nn.LayerNorm(out) if norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:

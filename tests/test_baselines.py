@@ -5,11 +5,24 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from sklearn.metrics import adjusted_rand_score
+from torch_geometric.data import Data
 
-from stgcn_lab.baselines import climatology, eof_kmeans, fit_var, persistence
-from stgcn_lab.datasets import load_irish_wind
+from stgcn_lab.baselines import (
+    VAR,
+    climatology,
+    eof_kmeans,
+    fit_ar,
+    fit_damped_persistence,
+    fit_kriging,
+    fit_trees,
+    fit_var,
+    persistence,
+)
+from stgcn_lab.datasets import drop_leap_days, load_irish_wind
+from stgcn_lab.graphs import knn_graph
 from stgcn_lab.simulate import mean_pattern_regimes, travelling_regimes
 
 
@@ -266,19 +279,60 @@ def test_var_forecast_equals_iterating_by_hand(lead):
         np.testing.assert_allclose(forecast.values[origin + lead], now, rtol=1e-10, atol=1e-12)
 
 
+METHODS = {  # each fitted to a series and a lead: a function from a series to its forecast
+    "persistence": lambda s, lead: lambda x: persistence(x, lead),
+    "damped": lambda s, lead: lambda x: fit_damped_persistence(s).forecast(x, lead),
+    "ar": lambda s, lead: lambda x: fit_ar(s, 2).forecast(x, lead),
+    "var": lambda s, lead: lambda x: fit_var(s, 2).forecast(x, lead),
+    "ridge": lambda s, lead: lambda x: fit_var(s, 2, 0.1).forecast(x, lead),
+    "kriging": lambda s, lead: lambda x: fit_kriging(s, 2).forecast(x, lead),
+    "trees": lambda s, lead: fitted_trees(s, 2, lead, rounds=5),
+    "pooled trees": lambda s, lead: fitted_trees(s, 2, lead, rounds=5, pooled=True),
+}
+
+
+def line(series, k=1) -> Data:
+    return knn_graph(series.lat.values, series.lon.values, k)
+
+
+def fitted_trees(series, order, lead, **options):
+    model = fit_trees(series, line(series), order, lead, **options)
+    return lambda x: model.forecast(x, lead)
+
+
 @pytest.mark.parametrize("lead", [1, 3])
-@pytest.mark.parametrize("method", ["var", "persistence"])
+@pytest.mark.parametrize("method", METHODS)
 def test_no_forecast_sees_later_than_its_origin(method, lead):
     """Changing the values after t changes no forecast that is valid at t + lead or before."""
-    series = planted_var(60, noise=1.0)
-    model = fit_var(series, 2)
-    forecast = (lambda s: model.forecast(s, lead)) if method == "var" else (lambda s: persistence(s, lead))
-    before, t = forecast(series), 30
+    series = planted_var(80, noise=1.0)
+    forecast = METHODS[method](series, lead)
+    before, t = forecast(series), 50
+    assert before.dims == series.dims and before[t:].notnull().all() and (before.time == series.time).all()
     changed = series.copy(deep=True)
     changed[t + 1 :] += 100
     after = forecast(changed)
     np.testing.assert_array_equal(before[: t + lead + 1], after[: t + lead + 1])
     assert (before[t + lead + 1] != after[t + lead + 1]).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_the_series_and_shares_the_form(method):
+    """Units and places stay, the forecast of a lead beyond the series is missing, other stations are refused."""
+    series = planted_var(80, noise=1.0)
+    copy = series.copy(deep=True)
+    forecast = METHODS[method](series, 2)
+    found = forecast(series)
+    xr.testing.assert_identical(series, copy)
+    assert found.attrs == series.attrs and found.name == series.name and (found.lat == series.lat).all()
+    assert forecast(series[:2]).isnull().all()
+    xr.testing.assert_identical(forecast(series), found)
+    if method != "persistence":
+        with pytest.raises(ValueError, match="series.*3 stations of the fit"):
+            forecast(series[:, [2, 1, 0]])
+    with pytest.raises(TypeError, match="series.*DataArray"):
+        forecast(series.values)
+    with pytest.raises(ValueError, match="series.*infinite"):
+        forecast(series.where(series < 0, np.inf))
 
 
 def test_var_forecast_that_needs_a_missing_value_is_missing():
@@ -324,12 +378,335 @@ def test_var_does_not_take_stations_in_another_order():
         (lambda s: fit_var(s, 1).forecast(s.values), TypeError, ["series", "DataArray"]),
         (lambda s: fit_var(s, 1).forecast(s[:, :2]), ValueError, ["series", "3 stations", "2"]),
         (lambda s: fit_var(s, 1).forecast(s, 0), ValueError, ["lead", "at least 1", "0"]),
+        (lambda s: fit_var(s, 1).spread(0), ValueError, ["lead", "at least 1", "0"]),
+        (lambda s: VAR(np.arange(3), INTERCEPT, LAGS).spread(), ValueError, ["residual_covariance", "None"]),
+        (lambda s: fit_var(s, 1, -0.1), ValueError, ["ridge", "at least 0", "-0.1"]),
+        (lambda s: fit_var(s, 1, np.inf), ValueError, ["ridge", "at least 0", "inf"]),
+        (lambda s: fit_var(s, 1, True), ValueError, ["ridge", "at least 0", "True"]),
+        (lambda s: fit_var(s, 1, "0"), ValueError, ["ridge", "at least 0", "'0'"]),
+        (lambda s: fit_var(s[:3], 2, 0.1), ValueError, ["series", "at least 2", "order 2", "found 1"]),
+        (lambda s: fit_ar(s.values, 1), TypeError, ["series", "DataArray", "ndarray"]),
+        (lambda s: fit_ar(s[:, :0], 1), ValueError, ["series", "at least one station"]),
+        (lambda s: fit_ar(s, 0), ValueError, ["order", "at least 1", "0"]),
+        (lambda s: fit_ar(s[:2], 3), ValueError, ["series", "at least 4", "order 3", "'S0'", "found 0"]),
+        (lambda s: fit_ar(s.where(s.lat != 51), 1), ValueError, ["series", "at least 2", "'S1'", "found 0"]),
+        (lambda s: fit_kriging(s.values, 1), TypeError, ["series", "DataArray", "ndarray"]),
+        (lambda s: fit_kriging(s, 1.5), ValueError, ["order", "whole number", "1.5"]),
+        (lambda s: fit_kriging(s[:2], 3), ValueError, ["series", "2 steps after", "found none"]),
+        (lambda s: fit_kriging(s.where(s.lat != 51), 1), ValueError, ["series", "'S1'", "found none"]),
+        (lambda s: fit_kriging(s.where(s.lat != 51, 7), 1), ValueError, ["inverted", "constant"]),
+        (lambda s: fit_kriging(s.isel(station=[0, 1, 0]), 1), ValueError, ["inverted", "repeated"]),
+        (lambda s: fit_kriging(s[:6], 3), ValueError, ["inverted", "6 steps", "order 3"]),
+        (lambda s: fit_damped_persistence(s.values), TypeError, ["series", "DataArray", "ndarray"]),
+        (lambda s: fit_damped_persistence(s.where(s.lat != 51)), ValueError, ["series", "every station", "'S1'"]),
+        (lambda s: fit_damped_persistence(s).forecast(s, 0), ValueError, ["lead", "at least 1", "0"]),
+        (lambda s: fit_damped_persistence(s).forecast(s, 40), ValueError, ["lead", "fewer", "40"]),
+        (lambda s: fit_damped_persistence(s).spread(1.0), ValueError, ["lead", "whole number", "1.0"]),
+        (lambda s: fit_trees(s.values, line(s)), TypeError, ["series", "DataArray", "ndarray"]),
+        (lambda s: fit_trees(s, s.values), TypeError, ["graph", "Data", "ndarray"]),
+        (lambda s: fit_trees(s, line(s[:, :2])), ValueError, ["graph", "3 nodes", "found 2"]),
+        (lambda s: fit_trees(s, line(s), 0), ValueError, ["order", "at least 1", "0"]),
+        (lambda s: fit_trees(s, line(s), lead=0), ValueError, ["lead", "at least 1", "0"]),
+        (lambda s: fit_trees(s, line(s), lead=[]), ValueError, ["lead", "at least one", "none"]),
+        (lambda s: fit_trees(s, line(s), lead=[1, 2.0]), ValueError, ["lead", "whole number", "2.0"]),
+        (lambda s: fit_trees(s, line(s), rounds=0), ValueError, ["rounds", "at least 1", "0"]),
+        (lambda s: fit_trees(s, line(s), leaves=1), ValueError, ["leaves", "at least 2", "1"]),
+        (lambda s: fit_trees(s, line(s), seed=-1), ValueError, ["seed", "at least 0", "-1"]),
+        (lambda s: fit_trees(s.where(s.lat != 51), line(s), rounds=1), ValueError, ["series", "'S1'", "found 0"]),
+        (lambda s: fit_trees(s, line(s), lead=38, rounds=1), ValueError, ["series", "lead 38", "found 0"]),
+        (lambda s: fit_trees(s.drop_vars("lat"), line(s), pooled=True), ValueError, ["series", "lat and lon"]),
+        (lambda s: fit_trees(s.assign_coords(time=range(40)), line(s)), TypeError, ["series", "datetime64", "int64"]),
+        (lambda s: fitted_trees(s, 1, 2, rounds=1)(s.assign_coords(time=range(40))), TypeError, ["datetime64"]),
+        (lambda s: fit_trees(s, line(s), 1, [2, 4], rounds=1).forecast(s), ValueError, ["lead", "[2, 4]", "found 1"]),
     ],
 )
 def test_var_refuses_what_does_not_fit(call, error, parts):
     with pytest.raises(error) as raised:
         call(planted_var(40, noise=1.0))
     assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+def test_residual_covariance_by_hand():
+    series = planted_var(60, noise=1.0)
+    model = fit_var(series, 2)
+    error = (series - model.forecast(series))[2:].values
+    np.testing.assert_allclose(model.residual_covariance, error.T @ error / (58 - 7), rtol=1e-10)
+    saturated = fit_var(series[:9], 2)  # as many steps as coefficients: nothing left to judge by
+    assert np.isnan(saturated.spread()).all()
+
+
+SQUARE_ROOT = np.array([[1.0, 0, 0], [0.6, 0.8, 0], [-0.5, 0.2, 0.6]])  # of the covariance of the noise
+
+
+def correlated_var(steps, seed=0) -> xr.DataArray:
+    rng = np.random.default_rng(seed)
+    noise, x = rng.standard_normal((steps, 3)) @ SQUARE_ROOT.T, np.zeros((steps, 3))
+    for t in range(2, steps):
+        x[t] = INTERCEPT + LAGS[0] @ x[t - 1] + LAGS[1] @ x[t - 2] + noise[t]
+    return as_series(x[-(steps - 50) :])
+
+
+@pytest.mark.parametrize("lead", [1, 2, 5, 12])
+def test_spread_of_a_known_model_equals_monte_carlo(lead):
+    series = correlated_var(60000)
+    model = VAR(series.station.values, INTERCEPT, LAGS, SQUARE_ROOT @ SQUARE_ROOT.T)
+    error = model.forecast(series, lead) - series
+    assert model.spread(lead).dims == ("station",)
+    np.testing.assert_allclose(model.spread(lead), error.std("time"), rtol=0.02)
+    np.testing.assert_allclose(error.mean("time"), 0, atol=0.05)
+
+
+@pytest.mark.parametrize("fit", [lambda s: fit_var(s, 2), lambda s: fit_kriging(s, 2), fit_damped_persistence])
+@pytest.mark.parametrize("lead", [1, 4])
+def test_spread_of_a_fitted_model_holds_on_other_weather(fit, lead):
+    model, later = fit(correlated_var(8000)), correlated_var(8000, seed=1)
+    error = model.forecast(later, lead) - later
+    np.testing.assert_allclose(model.spread(lead), error.std("time"), rtol=0.05)
+    outside = (np.abs(error) > 1.96 * model.spread(lead))[20:].mean()
+    assert float(outside) == pytest.approx(0.05, abs=0.01)
+
+
+# ---------------------------------------------------------------------------- autoregression of each station alone
+
+
+def planted_ar(steps, seed=0) -> xr.DataArray:
+    """Three stations that do not listen to each other, but to the same noise in part."""
+    rng = np.random.default_rng(seed)
+    phi, x = np.array([[0.5, 0.9, -0.3], [0.2, -0.4, 0.0]]), np.zeros((steps, 3))
+    noise = rng.standard_normal((steps, 3)) @ SQUARE_ROOT.T
+    for t in range(2, steps):
+        x[t] = INTERCEPT + phi[0] * x[t - 1] + phi[1] * x[t - 2] + noise[t]
+    return as_series(x)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.1])
+def test_fit_ar_recovers_planted_coefficients(missing):
+    series = planted_ar(20000)
+    model = fit_ar(series.where(np.random.default_rng(1).random(series.shape) >= missing), 2)
+    expected = [np.diag([0.5, 0.9, -0.3]), np.diag([0.2, -0.4, 0.0])]
+    np.testing.assert_allclose(model.coefficients, expected, atol=0.03)
+    np.testing.assert_allclose(model.intercept, INTERCEPT, atol=0.1)
+    np.testing.assert_allclose(model.residual_covariance, SQUARE_ROOT @ SQUARE_ROOT.T, atol=0.05)
+
+
+def test_fit_ar_is_fit_var_of_each_station():
+    series = correlated_var(300)
+    whole = fit_ar(series, 3)
+    for lead in (1, 4):
+        alone = [fit_var(series[:, [i]], 3) for i in range(3)]
+        for i, model in enumerate(alone):
+            np.testing.assert_allclose(whole.forecast(series, lead)[:, i], model.forecast(series[:, [i]], lead)[:, 0])
+            np.testing.assert_allclose(whole.spread(lead)[i], model.spread(lead)[0])
+
+
+def test_a_station_alone_does_not_miss_its_neighbours():
+    """0 * NaN is NaN, but a weight of zero needs no value."""
+    series = planted_ar(60)
+    model = fit_ar(series, 2)
+    before = model.forecast(series, 2)
+    series[30, 1] = np.nan
+    after = model.forecast(series, 2)
+    np.testing.assert_array_equal(before[:, [0, 2]], after[:, [0, 2]])
+    assert np.flatnonzero(np.isnan(after[:, 1])).tolist() == [0, 1, 2, 32, 33]
+
+
+def test_stations_that_never_report_together_have_their_own_spread():
+    series = planted_ar(400)
+    series[:200, 0] = np.nan
+    series[200:, 1] = np.nan
+    model = fit_ar(series, 1)
+    assert model.residual_covariance[0, 1] == 0 and np.isfinite(model.spread(3)).all()
+
+
+# ---------------------------------------------------------------------------- a penalty on the coefficients
+
+
+def test_ridge_by_hand():
+    """The penalised fit is the plain fit with extra rows, p sqrt(penalty) on each standardised predictor of lag p."""
+    series, penalty, rows = correlated_var(200) * [1.0, 10.0, 0.1], 0.3, 148
+    model = fit_var(series, 2, penalty)
+    x = series.values
+    z = np.concatenate([x[1:-1], x[:-2]], axis=1)
+    mean, scale = z.mean(0), z.std(0)
+    design = np.concatenate([(z - mean) / scale, np.sqrt(penalty * rows) * np.diag([1, 1, 1, 2, 2, 2])])
+    target = np.concatenate([x[2:] - x[2:].mean(0), np.zeros((6, 3))])
+    b = np.linalg.lstsq(design, target, rcond=None)[0] / scale[:, None]
+    np.testing.assert_allclose(model.coefficients, [b[:3].T, b[3:].T], rtol=1e-8)
+    np.testing.assert_allclose(model.intercept, x[2:].mean(0) - mean @ b, rtol=1e-8)
+
+
+def test_ridge_between_least_squares_and_the_mean():
+    series = correlated_var(300)
+    plain, tiny, huge = (fit_var(series, 2, ridge) for ridge in (0, 1e-9, 1e9))
+    np.testing.assert_allclose(tiny.coefficients, plain.coefficients, atol=1e-6)
+    np.testing.assert_allclose(tiny.residual_covariance, plain.residual_covariance, rtol=1e-6)
+    np.testing.assert_allclose(huge.coefficients, 0, atol=1e-6)
+    np.testing.assert_allclose(huge.intercept, series[2:].mean("time"), rtol=1e-6)
+
+
+def test_ridge_needs_fewer_steps_than_coefficients():
+    rng = np.random.default_rng(0)
+    series = as_series(rng.standard_normal((30, 40)))
+    series[:, 3] = 5.0  # constant
+    model = fit_var(series, 1, 0.5)
+    assert model.forecast(series)[1:].notnull().all() and np.isfinite(model.spread()).all()
+
+
+# ---------------------------------------------------------------------------- kriging
+
+
+def covariance_by_hand(x, lag) -> np.ndarray:
+    found = np.zeros((x.shape[1], x.shape[1]))
+    anomaly = x - x.mean(0)
+    for t in range(lag, len(x)):
+        found += np.outer(anomaly[t], anomaly[t - lag])
+    return found / len(x)
+
+
+def test_kriging_solves_the_yule_walker_equations():
+    series, order = correlated_var(400), 3
+    model = fit_kriging(series, order)
+    c = {lag: covariance_by_hand(series.values, lag) for lag in range(order + 1)}
+    c |= {-lag: c[lag].T for lag in range(1, order + 1)}
+    phi = [np.eye(3), *model.coefficients]
+    for p in range(1, order + 1):
+        np.testing.assert_allclose(sum(phi[q] @ c[p - q] for q in range(1, order + 1)), c[p], rtol=1e-8, atol=1e-10)
+    variance = c[0] - sum(phi[p] @ c[p].T for p in range(1, order + 1))
+    np.testing.assert_allclose(model.residual_covariance, variance, rtol=1e-8, atol=1e-10)
+    at_the_mean = series.copy(data=np.tile(series.values.mean(0), (350, 1)))
+    np.testing.assert_allclose(model.forecast(at_the_mean)[order:], at_the_mean[order:], rtol=1e-10)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_kriging_recovers_planted_coefficients(missing):
+    series = correlated_var(40000)
+    series = series.where(np.random.default_rng(1).random(series.shape) >= missing)
+    model = fit_kriging(series, 2)
+    np.testing.assert_allclose(model.coefficients, LAGS, atol=0.04)
+    np.testing.assert_allclose(model.intercept, INTERCEPT, atol=0.1)
+    np.testing.assert_allclose(model.residual_covariance, SQUARE_ROOT @ SQUARE_ROOT.T, atol=0.05)
+
+
+# ---------------------------------------------------------------------------- damped persistence
+
+
+@pytest.mark.parametrize("lead", [1, 3])
+def test_damped_persistence_by_hand(lead):
+    series = correlated_var(120)
+    model, x = fit_damped_persistence(series), series.values
+    found = model.forecast(series, lead)
+    assert found[:lead].isnull().all()
+    for i in range(3):
+        anomaly = x[:, i] - x[:, i].mean()
+        r = sum(anomaly[t] * anomaly[t - lead] for t in range(lead, len(x))) / (anomaly**2).sum()
+        np.testing.assert_allclose(found[lead:, i], x[:, i].mean() + r * anomaly[:-lead])
+        assert float(model.spread(lead)[i]) == pytest.approx(x[:, i].std() * np.sqrt(1 - r**2))
+    missing = series.where(np.random.default_rng(0).random(series.shape) > 0.1)
+    np.testing.assert_array_equal(np.isnan(model.forecast(missing, lead))[lead:], np.isnan(missing)[:-lead])
+
+
+def test_damped_persistence_passes_over_missing_values_and_constants():
+    series = planted_ar(30000)
+    gappy = series.where(np.random.default_rng(1).random(series.shape) > 0.3)
+    gappy[:, 2] = 0.1  # constant, with a mean that rounds
+    whole, model = fit_damped_persistence(series), fit_damped_persistence(gappy)
+    np.testing.assert_allclose(model.spread(2)[:2], whole.spread(2)[:2], rtol=0.02)
+    np.testing.assert_allclose(model.forecast(gappy)[1:, 2], 0.1)
+    assert float(model.spread()[2]) == pytest.approx(0, abs=1e-12)
+
+
+def test_damped_persistence_does_not_follow_the_training_part_when_it_is_changed():
+    series = planted_ar(60)
+    model = fit_damped_persistence(series)
+    before = model.spread().copy()
+    series[:] = 0
+    xr.testing.assert_identical(model.spread(), before)
+
+
+# ---------------------------------------------------------------------------- trees
+
+
+def echo(steps=3000, seed=0) -> xr.DataArray:
+    """Station 1 repeats yesterday's square of station 0, which no linear method sees; 2 is apart."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((steps, 3))
+    x[1:, 1] = x[:-1, 0] ** 2 - 1 + 0.3 * x[1:, 1]
+    return as_series(x)
+
+
+def directed(series, *edges) -> Data:
+    graph = line(series)
+    graph.edge_index = torch.tensor(edges, dtype=torch.long).reshape(-1, 2).T
+    graph.edge_weight = torch.ones(len(edges))
+    return graph
+
+
+def rmse(model, series, lead=1) -> np.ndarray:
+    return np.sqrt(((model.forecast(series, lead) - series) ** 2).mean("time")).values
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_trees_see_what_no_linear_method_sees(pooled):
+    train, test = echo(), echo(1000, seed=1)
+    trees = fit_trees(train, directed(train, (0, 1)), 2, pooled=pooled, rounds=100)
+    spread = test.std("time").values  # the error of climatology
+    assert rmse(trees, test)[1] < 0.5 * spread[1]
+    assert rmse(fit_var(train, 2), test)[1] > 0.95 * spread[1]
+    assert (rmse(trees, test)[[0, 2]] > 0.95 * spread[[0, 2]]).all()  # nothing to be seen there
+
+
+def test_trees_look_at_the_sources_of_their_edges_and_nowhere_else():
+    train, test = echo(), echo(1000, seed=1)
+    assert rmse(fit_trees(train, directed(train, (1, 0)), 2, rounds=50), test)[1] > 0.95 * test[:, 1].std()
+    alone = fit_trees(train, directed(train), 2, rounds=20)
+    changed = test.copy(deep=True)
+    changed[:, 0] = 0
+    np.testing.assert_array_equal(alone.forecast(changed)[:, 1:], alone.forecast(test)[:, 1:])
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_each_lead_has_its_own_trees(pooled):
+    train, test = echo(), echo(1000, seed=1)
+    graph = directed(train, (0, 1))
+    both = fit_trees(train, graph, 2, [1, 2], pooled=pooled, rounds=30)
+    for lead in (1, 2):
+        found = both.forecast(test, lead)
+        one = fit_trees(train, graph, 2, lead, pooled=pooled, rounds=30)
+        xr.testing.assert_identical(found, one.forecast(test, lead))
+        assert found[: lead + 1].isnull().all() and found[lead + 1 :].notnull().all()
+    assert rmse(both, test, 2)[1] > 0.95 * test[:, 1].std()  # an echo of one day is gone after two
+
+
+def test_trees_are_drawn_by_their_seed():
+    train = echo(500)
+    first, again, other = (fit_trees(train, line(train), 2, rounds=20, seed=seed).forecast(train) for seed in (3, 3, 4))
+    xr.testing.assert_identical(first, again)
+    assert (first != other)[2:].any()
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_trees_do_without_what_is_missing(pooled):
+    """Also without a station that went silent, as long as anything was observed."""
+    rng = np.random.default_rng(2)
+    train, test = echo(), echo(1000, seed=1)
+    train, test = (s.where(rng.random(s.shape) > 0.1) for s in (train, test))
+    test[500:503] = np.nan
+    model = fit_trees(train, directed(train, (0, 1), (2, 1)), 2, pooled=pooled, rounds=50)
+    found = model.forecast(test)
+    assert found[502:504].isnull().all() and found[2:501, 1].notnull().mean() > 0.99
+    assert rmse(model, test)[1] < 0.7 * test[:, 1].std()
+
+
+def test_trees_know_the_season_and_the_time_of_day():
+    hours = as_series(np.zeros((24 * 60, 2)), freq="h")
+    noise = np.random.default_rng(0).standard_normal(hours.shape)
+    day = hours.copy(data=3 * np.cos(2 * np.pi * hours.time.dt.hour.values / 24)[:, None] + noise)
+    model = fit_trees(day[: 24 * 40], directed(day), 1, 12, rounds=60)
+    assert (rmse(model, day[24 * 40 :], 12) < 1.2).all() and (day.std("time") > 2).all()
+    year = daily(6, "1995-01-01")
+    year = year + 3 * np.cos(2 * np.pi * year.time.dt.dayofyear / 365)
+    model = fit_trees(year.sel(time=slice("1995", "1999")), directed(year), 1, 40, rounds=60)
+    assert (rmse(model, year.sel(time="2000"), 40) < 1.2).all()
 
 
 # ---------------------------------------------------------------------------- a published benchmark
@@ -342,9 +719,8 @@ def test_var_refuses_what_does_not_fit(call, error, parts):
 
 @pytest.fixture(scope="module")
 def root_wind() -> xr.DataArray:
-    wind = load_irish_wind()["wind_speed"]
+    wind = drop_leap_days(load_irish_wind()["wind_speed"])
     wind = wind.sel(station=wind.station != "ROS")
-    wind = wind.sel(time=~((wind.time.dt.month == 2) & (wind.time.dt.day == 29)))
     root = np.sqrt(wind)
     assert root.sel(time=slice("1961", "1970")).shape == (3650, 11)
     assert root.sel(time=slice("1971", "1978")).shape == (2920, 11)
@@ -370,30 +746,74 @@ def scores(forecast: xr.DataArray, observed: xr.DataArray) -> tuple[float, float
     return float(np.sqrt((error**2).mean("time")).mean()), float(np.abs(error).mean("time").mean())
 
 
+def calm(series):
+    """Climatology: no anomaly is ever forecast."""
+    return xr.zeros_like(series)
+
+
 @pytest.mark.parametrize(
-    ("season", "model", "rmse", "mae"),
+    ("season", "fit", "rmse", "mae"),
     [
-        (published_season, "climatology", 0.5878, 0.4733),
-        (published_season, "persistence", 0.5578, 0.4389),
-        (published_season, 1, 0.4814, 0.3803),
-        (published_season, 2, 0.4790, 0.3783),
-        (published_season, 3, 0.4779, 0.3776),
-        (harmonic_season, 1, 0.4631, 0.3658),
-        (harmonic_season, 2, 0.4611, 0.3644),
-        (harmonic_season, 3, 0.4598, 0.3635),
+        (published_season, lambda train: calm, 0.5878, 0.4733),
+        (published_season, lambda train: persistence, 0.5578, 0.4389),
+        (published_season, lambda train: fit_ar(train, 3).forecast, 0.4908, 0.3907),
+        (published_season, lambda train: fit_var(train, 1).forecast, 0.4814, 0.3803),
+        (published_season, lambda train: fit_var(train, 2).forecast, 0.4790, 0.3783),
+        (published_season, lambda train: fit_var(train, 3).forecast, 0.4779, 0.3776),
+        (harmonic_season, lambda train: fit_var(train, 1).forecast, 0.4631, 0.3658),
+        (harmonic_season, lambda train: fit_var(train, 2).forecast, 0.4611, 0.3644),
+        (harmonic_season, lambda train: fit_var(train, 3).forecast, 0.4598, 0.3635),
     ],
 )
-def test_irish_wind_benchmark(root_wind, season, model, rmse, mae):
+def test_irish_wind_benchmark(root_wind, season, fit, rmse, mae):
     anomaly = (root_wind - season(root_wind)).transpose("time", "station")
-    if model == "climatology":
-        forecast = xr.zeros_like(anomaly)
-    elif model == "persistence":
-        forecast = persistence(anomaly)
-    else:
-        forecast = fit_var(anomaly.sel(time=slice("1961", "1970")), model).forecast(anomaly)
-    found = scores(forecast, anomaly)
-    assert found[0] == pytest.approx(rmse, abs=5e-4)
-    assert found[1] == pytest.approx(mae, abs=5e-4)
+    forecast = fit(anomaly.sel(time=slice("1961", "1970")))(anomaly)
+    assert scores(forecast, anomaly) == pytest.approx((rmse, mae), abs=5e-4)
+
+
+def test_irish_wind_published_kriging_to_six_digits(root_wind):
+    """Covariances of three lags, divided by all days: the published model, its intervals and its stations."""
+    anomaly = (root_wind - published_season(root_wind)).transpose("time", "station")
+    model = fit_kriging(anomaly.sel(time=slice("1961", "1970")), 3)
+    forecast = model.forecast(anomaly)
+    assert scores(forecast, anomaly) == pytest.approx((0.4778542, 0.3776108), abs=5e-7)
+    error = (forecast - anomaly).sel(time=slice("1971", "1978"))[3:]
+    outside = float((np.abs(error) > 1.959964 * model.spread()).mean())
+    assert outside == pytest.approx(0.0696, abs=5e-4)
+    stations = dict(
+        zip(
+            ["VAL", "BEL", "CLA", "SHA", "RPT", "BIR", "MUL", "MAL", "KIL", "CLO", "DUB"],
+            [0.515, 0.510, 0.501, 0.473, 0.482, 0.480, 0.433, 0.497, 0.433, 0.484, 0.448],
+            strict=True,
+        )
+    )
+    rmse = np.sqrt((error**2).mean("time"))
+    for station, published in stations.items():
+        assert float(rmse.sel(station=station)) == pytest.approx(published, abs=1e-3)
+
+
+def test_irish_wind_with_rosslare_as_a_twelfth_input():
+    wind = drop_leap_days(load_irish_wind()["wind_speed"])
+    anomaly = np.sqrt(wind) - harmonic_season(np.sqrt(wind))
+    forecast = fit_var(anomaly.sel(time=slice("1961", "1970")), 3).forecast(anomaly)
+    eleven = wind.station[wind.station != "ROS"]
+    found = scores(forecast.sel(station=eleven), anomaly.sel(station=eleven))
+    assert found == pytest.approx((0.4585, 0.3626), abs=5e-4)
+
+
+def test_irish_wind_trees_see_more_than_a_station_alone_and_less_than_var(root_wind):
+    """In the years of choice, 1969-70: daily wind is close to linear."""
+    train_years, choice = slice("1961", "1968"), slice("1969", "1970")
+    train = root_wind.sel(time=train_years)
+    anomaly = root_wind.sel(time=slice("1961", "1970"))
+    anomaly = anomaly - climatology(train, anomaly.time, harmonics=1)
+    train = anomaly.sel(time=train_years)
+    trees = fit_trees(train, line(anomaly, 10), pooled=True)
+    rmse = [
+        float(np.sqrt(((model.forecast(anomaly) - anomaly).sel(time=choice) ** 2).mean("time")).mean())
+        for model in (fit_var(train, 3), trees, fit_ar(train, 3))
+    ]
+    assert rmse[0] + 0.003 < rmse[1] < rmse[2] - 0.001
 
 
 def test_whole_numbers_may_be_numpy_integers():
