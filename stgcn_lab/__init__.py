@@ -3,8 +3,9 @@
 Modules are loaded when they are first used, so that ``import stgcn_lab`` costs next to nothing.
 A module imports only from floors below it:
 
-    0  datasets, graphs, simulate     1  layers, windows, classes     2  models, baselines
-    3  training, regions              4  regimes                      5  plots
+    0  datasets, graphs, simulate     1  layers, windows, classes, verification
+    2  models, baselines              3  training, regions
+    4  regimes, forecasting           5  plots
 """
 
 from importlib import import_module
@@ -15,6 +16,7 @@ __all__ = [
     "baselines",
     "classes",
     "datasets",
+    "forecasting",
     "graphs",
     "layers",
     "models",
@@ -23,6 +25,7 @@ __all__ = [
     "regions",
     "simulate",
     "training",
+    "verification",
     "windows",
 ]
 

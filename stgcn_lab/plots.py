@@ -1,10 +1,10 @@
-"""Drawing: stations, graphs and regimes on a map, regimes in time, and the course of a training.
+"""Drawing: stations, graphs and regimes on a map, regimes in time, the course of a training, and scores.
 
 Maps are drawn with the coastlines that come with the package, without a network. Colour maps are readable
 for colour-blind eyes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cartopy
@@ -242,6 +242,113 @@ def training_curve(history: "History", label: str = "loss", ax: Axes | None = No
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
+    return ax
+
+
+def skill_curve(
+    x: ArrayLike,
+    curves: Mapping[str, ArrayLike],
+    xlabel: str = "lead time (steps)",
+    ylabel: str = "skill score",
+    ax: Axes | None = None,
+) -> Axes:
+    """A score or a skill of several methods against the lead time, or against anything else.
+
+    A line marks zero where a curve goes below it: there the forecast is worse than the reference.
+
+    Args:
+        x: (points,) rising, for example lead times.
+        curves: for the name of each method (points,), or (points, 3) = value, low and high, such as a list of what
+            ``verification.compare`` returns: then the interval is drawn as a band. NaN leaves a gap.
+        xlabel, ylabel: names and units of the axes.
+        ax: axes to draw into.
+
+    Returns:
+        The axes.
+
+    Raises:
+        TypeError, ValueError: for no mapping, no curve, or curves that are not as long as x.
+    """
+    x = np.asarray(x, float)
+    if x.ndim != 1 or x.size == 0 or not (np.diff(x) > 0).all():
+        raise ValueError(f"x: expected numbers that rise, found {x}")
+    if not isinstance(curves, Mapping):
+        raise TypeError(f"curves: expected a curve for the name of each method, found {type(curves).__name__}")
+    if not curves:
+        raise ValueError("curves: expected at least one, found none")
+    drawn = {}
+    for name, curve in curves.items():
+        drawn[name] = values = np.asarray(curve, float)
+        if values.shape not in ((x.size,), (x.size, 3)):
+            raise ValueError(
+                f"curves[{name!r}]: expected {x.size} numbers, or as many (value, low, high), "
+                f"found shape {values.shape}"
+            )
+    if ax is None:
+        ax = plt.figure(figsize=(6, 3.6), layout="constrained").add_subplot()
+    for k, (name, values) in enumerate(drawn.items()):
+        # Marks and lines differ too: colours alone are not for everybody, nor for a print in black.
+        colour, mark, line = OKABE_ITO[k % len(OKABE_ITO)], "osD^vPX*"[k % 8], ("-", "--", "-.", ":")[k % 4]
+        if values.ndim == 2:
+            ax.fill_between(x, values[:, 1], values[:, 2], color=colour, alpha=0.18, linewidth=0, zorder=2)
+            values = values[:, 0]
+        ax.plot(x, values, color=colour, marker=mark, markersize=4.5, linestyle=line, label=name, zorder=3)
+    if any(np.nanmin(values, initial=0) < 0 for values in drawn.values()):
+        ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    return ax
+
+
+def reliability_diagram(tables: xr.Dataset | Mapping[str, xr.Dataset], ax: Axes | None = None) -> Axes:
+    """How often an event took place, against the probability that it was forecast with.
+
+    Right forecasts lie on the diagonal; flatter than that, they are too sure. The area of a dot is the share of the
+    forecasts that it stands for. The dotted line is the frequency of the event, all that a forecast without skill
+    can know.
+
+    Args:
+        tables: as ``verification.reliability`` makes them, one or one for the name of each method.
+        ax: axes to draw into.
+
+    Returns:
+        The axes.
+
+    Raises:
+        TypeError, ValueError: for something else, or tables without a forecast.
+    """
+    several = isinstance(tables, Mapping) and not isinstance(tables, xr.Dataset)  # which is a mapping too
+    named: Mapping[Any, Any] = tables if several else {"": tables}
+    if not named:
+        raise ValueError("tables: expected at least one, found none")
+    for name, table in named.items():
+        if not isinstance(table, xr.Dataset):
+            raise TypeError(f"tables: expected what verification.reliability returns, found {type(table).__name__}")
+        if not {"probability", "frequency", "count"} <= set(table) or table["count"].sum() == 0:
+            raise ValueError(
+                f"tables{f'[{name!r}]' if name else ''}: expected variables probability, frequency and count, "
+                f"with at least one forecast, found {sorted(map(str, table))}"
+            )
+    if ax is None:
+        ax = plt.figure(figsize=(4.6, 4.6), layout="constrained").add_subplot()
+    ax.plot([0, 1], [0, 1], color=COAST, linewidth=1, zorder=1)
+    for k, (name, table) in enumerate(named.items()):
+        colour = OKABE_ITO[k % len(OKABE_ITO)]
+        there = table["count"].values > 0
+        x, y = (table[key].values[there] for key in ("probability", "frequency"))
+        share = table["count"].values[there] / table["count"].values.sum()
+        ax.axhline(float(share @ y), color=colour, linestyle=":", linewidth=1, zorder=1)
+        mark, line = "osD^vPX*"[k % 8], ("-", "--", "-.", ":")[k % 4]
+        ax.plot(x, y, color=colour, marker=mark, markersize=3, linestyle=line, linewidth=1, label=name, zorder=2)
+        ax.scatter(x, y, s=15 + 300 * share, marker=mark, color=colour, alpha=0.8, zorder=3)
+    ax.set(
+        xlabel="forecast probability", ylabel="observed frequency", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
+        aspect="equal",
+    )  # fmt: skip
+    ax.grid(alpha=0.3)
+    if several:
+        ax.legend(frameon=False, loc="upper left")
     return ax
 
 

@@ -23,11 +23,14 @@ from stgcn_lab.plots import (
     map_axes,
     regime_maps,
     regime_timeline,
+    reliability_diagram,
+    skill_curve,
     station_map,
     training_curve,
     transition_diagram,
 )
 from stgcn_lab.training import History
+from stgcn_lab.verification import Interval, reliability
 
 
 @pytest.fixture(autouse=True)
@@ -520,3 +523,89 @@ def test_timeline_refuses_what_does_not_fit(call, parts):
     with pytest.raises((TypeError, ValueError)) as error:
         call()
     assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+# ---------------------------------------------------------------------------- scores
+
+
+def test_skill_curve_shows_values_and_bands():
+    interval = [Interval(0.5, 0.4, 0.6), Interval(0.3, 0.1, 0.4), Interval(-0.1, -0.3, 0.2)]
+    curves = {"network": interval, "VAR": [0.4, 0.2, np.nan]}
+    ax = draw(skill_curve([1, 2, 4], curves, "lead time (h)", "skill over persistence"))
+    network, var, zero = ax.lines
+    np.testing.assert_allclose(network.get_xydata(), [[1, 0.5], [2, 0.3], [4, -0.1]])
+    np.testing.assert_allclose(var.get_ydata(), [0.4, 0.2, np.nan])
+    assert set(zero.get_ydata()) == {0}
+    (band,) = ax.collections
+    corners = band.get_paths()[0].vertices
+    assert {(1, 0.4), (1, 0.6), (2, 0.1), (4, -0.3), (4, 0.2)} <= set(map(tuple, corners))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["network", "VAR"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("lead time (h)", "skill over persistence")
+    assert network.get_color() != var.get_color() and network.get_marker() != var.get_marker()
+
+
+def test_skill_curve_of_errors_has_no_zero_line_and_takes_axes():
+    _, mine = plt.subplots()
+    curve = xr.DataArray([0.5, 0.7], dims="lead", coords={"lead": [1, 2]})
+    assert skill_curve(curve.lead, {"rmse": curve}, ylabel="RMSE (K)", ax=mine) is mine
+    assert len(draw(mine).lines) == 1
+    draw(skill_curve([1], {"all missing": [np.nan]}))
+
+
+def test_many_curves_can_be_told_apart():
+    ax = draw(skill_curve([1, 2], {f"method {k}": [k, k] for k in range(8)}))
+    assert len({line.get_color() for line in ax.lines}) == 8
+    assert len({line.get_marker() for line in ax.lines}) == 8
+
+
+def test_skill_curve_refuses():
+    with pytest.raises(ValueError, match="x: expected numbers that rise"):
+        skill_curve([2, 1], {"a": [0, 0]})
+    with pytest.raises(TypeError, match="curves"):
+        skill_curve([1, 2], [0, 0])
+    with pytest.raises(ValueError, match="curves: expected at least one"):
+        skill_curve([1, 2], {})
+    with pytest.raises(ValueError, match=r"curves\['a'\]: expected 2 numbers"):
+        skill_curve([1, 2], {"a": [1, 2, 3]})
+
+
+def reliability_table(power=1.0):
+    rng = np.random.default_rng(0)
+    chance = rng.random((500, 2))
+    coords = {"time": np.arange(500), "station": ["A", "B"]}
+    event = rng.random((500, 2)) < chance**power
+    return reliability(*(xr.DataArray(x, dims=("time", "station"), coords=coords) for x in (chance, event)), bins=5)
+
+
+def test_reliability_diagram_shows_the_table():
+    table = reliability_table()
+    table["count"][2] = 0
+    ax = draw(reliability_diagram(table))
+    (points,) = dots(ax)
+    there = [0, 1, 3, 4]
+    expected = np.stack([table.probability[there], table.frequency[there]], axis=1)
+    np.testing.assert_allclose(points.get_offsets(), expected)
+    assert np.argmax(points.get_sizes()) == np.argmax(table["count"].values[there])
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[0, 0], [1, 1]])
+    usual = (table["count"] * table.frequency.fillna(0)).sum() / table["count"].sum()
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), usual)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("forecast probability", "observed frequency")
+    assert ax.get_legend() is None
+
+
+def test_reliability_diagram_of_several_has_a_legend():
+    ax = draw(reliability_diagram({"right": reliability_table(), "too sure": reliability_table(0.3)}))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["right", "too sure"]
+    one, other = dots(ax)
+    assert to_hex(one.get_facecolor()[0]) != to_hex(other.get_facecolor()[0])
+
+
+def test_reliability_diagram_refuses():
+    with pytest.raises(TypeError, match="tables: expected what verification.reliability returns"):
+        reliability_diagram({"a": [0.1, 0.2]})
+    with pytest.raises(ValueError, match="tables: expected at least one"):
+        reliability_diagram({})
+    with pytest.raises(ValueError, match=r"tables\['a'\]: expected variables probability"):
+        reliability_diagram({"a": reliability_table().drop_vars("frequency")})
+    with pytest.raises(ValueError, match="at least one forecast"):
+        reliability_diagram(reliability_table() * 0)
