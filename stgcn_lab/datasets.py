@@ -1,12 +1,14 @@
 """Real weather (and a real power system) as xarray, the check of a reader's own series, grids as nodes and back.
 
 Every embedded file is listed in `data/registry.json` with its source, licence and SHA-256; `data/README.md` of the
-repository says how each was made. Values are float64, missing values NaN, units follow the CF conventions.
+repository says how each was made. Values are float64, missing values NaN, units follow the CF conventions. Only
+`load_era5_uk` downloads: a file with a known SHA-256, once.
 """
 
 import functools
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,11 @@ import xarray as xr
 DATA_DIR = Path(__file__).parent / "data"
 REGIONS = ("europe", "east_asia", "north_america")
 KNOT = 1852 / 3600  # m s-1: one nautical mile (1852 m) in one hour, by definition
+
+# The one file that is fetched, not embedded: from the data that xarray's tutorial uses.
+ERA5_UK = "era5-2mt-2019-03-uk.grib"
+ERA5_UK_SHA256 = "e5e82609f0e28e84822852e15d20c88dbb4b142a30264a7e6f87b9b5c7501df9"
+ERA5_UK_URL = f"https://github.com/pydata/xarray-data/raw/master/{ERA5_UK}"
 
 # Units that a quantity may be given in, by its CF standard name; other quantities may have any units.
 UNITS = {
@@ -154,6 +161,108 @@ def load_electricity_demand() -> xr.Dataset:
         AEMO and Bureau of Meteorology; Hyndman & Athanasopoulos (2018), table elecdemand.
     """
     return _load("electricity_demand.nc")
+
+
+def load_era5_uk(path: str | os.PathLike[str] | None = None) -> xr.Dataset:
+    """Hourly temperature 2 m above the ground over Great Britain and Ireland, March 2019, on a 0.25 degree grid.
+
+    The file (2.5 MB) is not part of the package. Without ``path`` it is looked for in the folder that the environment
+    variable STGCN_LAB_DATA names, then in the user's cache, and if it is in neither it is downloaded once into the
+    cache, for which pooch is needed: ``pip install "stgcn-lab[era5]"``. Its SHA-256 is checked wherever it is from.
+
+    Args:
+        path: the file "era5-2mt-2019-03-uk.grib", where the reader already has it.
+    Returns:
+        Dataset with air_temperature (time 744, lat 33, lon 49) in degC, 50-58 N, 10 W-2 E; time is UTC, lat and lon
+        ascend.
+    Raises:
+        ImportError: the file is neither given nor in STGCN_LAB_DATA, and pooch is missing.
+        FileNotFoundError: no file at ``path``, or STGCN_LAB_DATA names no folder.
+        ValueError: the file is another one, or damaged.
+        ConnectionError: the file could not be downloaded.
+    Source:
+        ERA5, Copernicus Climate Change Service; Hersbach et al. (2020), doi:10.1002/qj.3803.
+    """
+    content = _era5_content() if path is None else _checked_era5(Path(path), "path")
+    kelvin = _decode_era5(content)[:, ::-1]  # stored from north to south
+    coords = {
+        "time": ("time", pd.date_range("2019-03-01", periods=744, freq="h").to_numpy(), {"standard_name": "time"}),
+        "lat": ("lat", np.linspace(50, 58, 33), {"units": "degrees_north", "standard_name": "latitude"}),
+        "lon": ("lon", np.linspace(-10, 2, 49), {"units": "degrees_east", "standard_name": "longitude"}),
+    }
+    attrs = {"units": "degC", "long_name": "air temperature at 2 m", "standard_name": "air_temperature"}
+    return xr.Dataset(
+        {"air_temperature": (("time", "lat", "lon"), kelvin - 273.15, attrs)},
+        coords,
+        {
+            "Conventions": "CF-1.8",
+            "title": "ERA5 hourly temperature at 2 m over Great Britain and Ireland, March 2019",
+            "source": "ERA5 reanalysis, ECMWF; Copernicus Climate Change Service",
+            "references": "Hersbach, H. et al. (2020). The ERA5 global reanalysis. Quarterly Journal of the Royal "
+            "Meteorological Society 146, 1999-2049. doi:10.1002/qj.3803",
+            "license": "Contains modified Copernicus Climate Change Service information 2019",
+        },
+    )
+
+
+def _decode_era5(content: bytes) -> np.ndarray:
+    """Kelvin (time, lat from north to south, lon) from the 744 GRIB messages of the file.
+
+    Not with ecCodes: its libraries bring a PROJ of their own, and a process that has loaded them and then cartopy
+    crashes. The checksum vouches for the layout, which is the same in all messages: edition 1, regular grid, row by
+    row, no gaps, 16-bit whole numbers X that stand for ``R + 2^E X``.
+    """
+    messages = np.frombuffer(content, np.uint8).reshape(744, -1)
+
+    def whole(first: int, last: int) -> np.ndarray:
+        return messages[:, first:last].astype(np.int64) @ 256 ** np.arange(last - first - 1, -1, -1)
+
+    # Negative numbers are a sign bit and a magnitude; R is in IBM's format, 24 bits and a power of 16.
+    scale, packed = whole(96, 98), whole(98, 102)
+    exponent = np.where(scale >> 15, -(scale & 0x7FFF), scale)
+    reference = np.where(packed >> 31, -1, 1) * (packed & 0xFFFFFF) / 2**24 * 16.0 ** ((packed >> 24 & 0x7F) - 64)
+    values = messages[:, 103 : 103 + 2 * 33 * 49].copy().view(">u2").astype(np.float64)
+    return (reference[:, None] + values * 2.0 ** exponent[:, None]).reshape(744, 33, 49)
+
+
+def _era5_content() -> bytes:
+    """The reader's own copy, the one in the cache, or a fresh download."""
+    named = os.environ.get("STGCN_LAB_DATA")
+    if named:
+        folder = Path(named).expanduser()
+        if not folder.is_dir():
+            raise FileNotFoundError(f"STGCN_LAB_DATA: expected a folder, found none at {folder}")
+        if (folder / ERA5_UK).exists():
+            return _checked_era5(folder / ERA5_UK, "STGCN_LAB_DATA")
+    try:
+        import pooch
+    except ImportError as error:
+        raise ImportError(
+            'load_era5_uk: expected pooch for the download, found none; pip install "stgcn-lab[era5]", or download '
+            f"{ERA5_UK_URL} yourself and give path=..."
+        ) from error
+    cache = pooch.os_cache("stgcn-lab")
+    try:
+        # pooch writes beside the file, checks, then renames: what is in the cache is whole.
+        return Path(pooch.retrieve(ERA5_UK_URL, f"sha256:{ERA5_UK_SHA256}", ERA5_UK, cache)).read_bytes()
+    except (OSError, ValueError) as error:  # no network, a full disk; ValueError: what came has another checksum
+        raise ConnectionError(
+            f"load_era5_uk: could not download {ERA5_UK_URL} into {cache}: {error}. Without a network, download the "
+            "file elsewhere and give path=..., or set STGCN_LAB_DATA to the folder that holds it"
+        ) from error
+
+
+def _checked_era5(path: Path, argument: str) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"{argument}: expected the file {ERA5_UK}, found none at {path}")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != ERA5_UK_SHA256:
+        raise ValueError(
+            f"{argument}: expected {ERA5_UK} with SHA-256 {ERA5_UK_SHA256}, found {found} ({len(content)} bytes) "
+            f"at {path}; it is another file or was not downloaded whole: delete it and get it from {ERA5_UK_URL}"
+        )
+    return content
 
 
 def coastlines_dir() -> Path:

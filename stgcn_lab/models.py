@@ -1,4 +1,4 @@
-"""Networks: the article's classifier made to run, STGCN for forecasts, ST-GCN for classes.
+"""Networks: the article's classifier made to run, STGCN and a mesh step for forecasts, ST-GCN for classes.
 
 All take ``(batch, time, node, feature)`` and a graph operator, except :class:`ArticleSTGCN`, which keeps
 the article's order of axes at its door.
@@ -7,14 +7,16 @@ the article's order of axes at its door.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from ._checks import whole_number
-from .graphs import gcn_operator
+from .graphs import adjacency, bearing, gcn_operator, great_circle_distance
 from .layers import (
+    AdaptiveAdjacency,
     DirectionalGraphConv,
     GraphConv,
     Operators,
@@ -118,9 +120,12 @@ class STGCN(nn.Module):
         channels: widths of each block, see :class:`stgcn_lab.layers.STConvBlock`.
         blocks: number of blocks.
         kernel_size: k of the temporal convolutions.
-        spatial: ``"gcn"``, ``"cheb"``, ``"directional"`` or ``"none"``.
+        spatial: ``"gcn"``, ``"cheb"``, ``"directional"`` or ``"none"``; or ``"adaptive"``, which learns its graph and
+            takes no operator.
         order: polynomial terms for ``"cheb"`` (3 if not given), sectors for ``"directional"`` (4 if not given).
         dropout: share of values dropped in training.
+        norm: use the layer norm of the blocks.
+        num_nodes: N, for ``"adaptive"`` alone: a learned graph belongs to one set of stations.
 
     Shapes:
         x (B, history, N, F), operator as the spatial layer takes it -> (B, horizon, N, F_out).
@@ -144,6 +149,8 @@ class STGCN(nn.Module):
         spatial: str = "gcn",
         order: int | None = None,
         dropout: float = 0.0,
+        norm: bool = True,
+        num_nodes: int | None = None,
     ) -> None:
         super().__init__()
         in_features, out_features, history, horizon = _check_sizes(
@@ -157,11 +164,21 @@ class STGCN(nn.Module):
                 f"history: expected at least {history - left + 1} steps for {blocks} blocks with kernels of "
                 f"{kernel_size}, found {history}; give more history, fewer blocks or a shorter kernel"
             )
+        adaptive = spatial == "adaptive"
+        if adaptive != (num_nodes is not None):
+            raise ValueError(
+                f"num_nodes: expected the number of stations with spatial='adaptive' and None otherwise, "
+                f"found {num_nodes!r} with {spatial!r}"
+            )
+        if num_nodes is not None:
+            num_nodes = whole_number(num_nodes, "num_nodes")
+        self.adjacency = AdaptiveAdjacency(num_nodes, dim=min(num_nodes, 8)) if num_nodes is not None else None
         self.in_features, self.out_features = in_features, out_features
         self.history, self.horizon = history, horizon
         widths = [in_features] + [channels[-1]] * blocks
         self.blocks = nn.ModuleList(
-            STConvBlock(width, channels, kernel_size, spatial, order, dropout) for width in widths[:-1]
+            STConvBlock(width, channels, kernel_size, "gcn" if adaptive else spatial, order, dropout, norm)
+            for width in widths[:-1]
         )
         self.collect = TemporalConv(channels[-1], channels[-1], left, pad=False)
         self.out = nn.Linear(channels[-1], horizon * out_features)
@@ -197,11 +214,69 @@ class STGCN(nn.Module):
                 f"x: expected (batch, time, node, feature) with at least {self.history} time steps, "
                 f"found shape {tuple(x.shape)}"
             )
+        if self.adjacency is not None:
+            operator = self.adjacency()
         for block in self.blocks:
             x = block(x, operator)
         x = self.out(self.collect(x))  # (B, S, N, horizon x F_out) with S = T - history + 1
         x = x.unflatten(-1, (self.horizon, self.out_features))  # (B, S, N, horizon, F_out)
         return x.transpose(2, 3)
+
+
+class LinearSkip(nn.Module):
+    """A linear forecast from all stations, and a network that learns what it leaves over.
+
+    ``ŷ[h, i] = b[h, i] + Σ_p Σ_j W[h, p, i, j] x[t - p, j] + network(x)[h, i]``, p = 0 ... lags - 1. One day ahead
+    weather is close to linear: the skip, fitted by least squares and then left alone, holds that part, and the
+    network, whose last layer starts at zero, begins as exactly that forecast.
+
+    Args:
+        network: its last linear layer, ``out``, is set to zero.
+        coefficients: (horizon, lags, N, N) W.
+        intercept: (horizon, N) b.
+
+    Shapes:
+        x (B, history, N, F), of which the first feature is forecast -> as the network's output
+        (B, horizon, N, F_out), the linear forecast added to its first feature.
+
+    Raises:
+        ValueError: if the coefficients do not fit together or to x.
+    """
+
+    network: STGCN
+    coefficients: Tensor
+    intercept: Tensor
+
+    def __init__(self, network: STGCN, coefficients: Tensor, intercept: Tensor) -> None:
+        super().__init__()
+        shape = tuple(coefficients.shape)
+        if len(shape) != 4 or shape[1] == 0 or shape[2] != shape[3] or tuple(intercept.shape) != (shape[0], shape[2]):
+            raise ValueError(
+                "coefficients, intercept: expected (horizon, lags, N, N) and (horizon, N), "
+                f"found {shape} and {tuple(intercept.shape)}"
+            )
+        if shape[0] != network.horizon:
+            raise ValueError(
+                f"coefficients: expected the {network.horizon} lead times of the network, found {shape[0]}"
+            )
+        self.network = network
+        self.register_buffer("coefficients", coefficients)
+        self.register_buffer("intercept", intercept)
+        nn.init.zeros_(network.out.weight)
+        nn.init.zeros_(network.out.bias)
+
+    def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
+        lags, nodes = self.coefficients.shape[1:3]
+        _check_features(x, self.network.in_features, "LinearSkip", series=True)
+        if x.shape[1] < lags or x.shape[2] != nodes:
+            raise ValueError(
+                f"x: expected (batch, time, node, feature) with {lags} time steps or more and {nodes} nodes, "
+                f"found shape {tuple(x.shape)}"
+            )
+        past = x[:, -lags:, :, 0].flip(1)  # (B, lags, N), the latest step first
+        linear = self.intercept + torch.einsum("hpij,bpj->bhi", self.coefficients, past)  # (B, horizon, N)
+        y = self.network(x, operator)  # (B, horizon, N, F_out)
+        return torch.cat([y[..., :1] + linear.unsqueeze(-1), y[..., 1:]], dim=-1)
 
 
 class STGCNClassifier(nn.Module):
@@ -283,3 +358,188 @@ class _ClassifierUnit(nn.Module):
         y = F.relu(self.norm1(self.space(x, operators)))
         y = self.dropout(self.norm2(self.time(y)))
         return F.relu(y + self.residual(x))
+
+
+# ---------------------------------------------------------------------------- the mesh step
+
+
+def mesh_edges(graph: Data, length_scale: float | None = None) -> tuple[Tensor, Tensor]:
+    """The edges of a graph and where each leads, as :class:`MeshStep` takes them.
+
+    For the edge from j to i, ``(d, d sin β, d cos β) / length_scale``: distance of j from i, and how far east
+    and north of i it lies, β being the bearing at which j is seen. Edge weights play no part.
+
+    Args:
+        graph: N nodes, ``pos`` = (lon, lat) in degrees.
+        length_scale: km; the mean length of the edges if not given. A step that is to be moved to another graph
+            needs the same one there.
+
+    Returns:
+        edge_index (2, edges), row 0 the source j and row 1 the target i; edge_features (edges, 3) float32.
+
+    Raises:
+        TypeError, ValueError: for a malformed graph, missing ``pos`` or a length that is not above 0.
+    """
+    matrix = adjacency(graph).tocoo()
+    if not torch.is_tensor(graph.pos) or tuple(graph.pos.shape) != (graph.num_nodes, 2):
+        found = tuple(graph.pos.shape) if torch.is_tensor(graph.pos) else type(graph.pos).__name__
+        raise ValueError(f"graph: expected pos of shape ({graph.num_nodes}, 2) = (lon, lat), a tensor, found {found}")
+    lon, lat = graph.pos.detach().cpu().numpy().astype(np.float64).T
+    i, j = matrix.row, matrix.col
+    distance = great_circle_distance(lat[i], lon[i], lat[j], lon[j])
+    if length_scale is None:
+        length_scale = float(distance.mean()) if distance.any() else 1.0
+    if isinstance(length_scale, bool) or not isinstance(length_scale, (int, float)) or not 0 < length_scale < np.inf:
+        raise ValueError(f"length_scale: expected km above 0, found {length_scale!r}")
+    theta = np.radians(bearing(lat[i], lon[i], lat[j], lon[j]))
+    features = np.stack([distance, distance * np.sin(theta), distance * np.cos(theta)], axis=1) / length_scale
+    return torch.from_numpy(np.stack([j, i]).astype(np.int64)), torch.from_numpy(features.astype(np.float32))
+
+
+class MeshStep(nn.Module):
+    """One time step of a learned weather model: encode, pass messages along the edges, decode the increment.
+
+    ``h_i = enc(x_i), e_ij = enc(edge)``, then in each round, j running over the neighbours of i,
+    ``e_ij += f(e_ij, h_j, h_i)``, ``h_i += g(h_i, mean_j e_ij)``, and at the end
+    ``x_i(t + 1) = x_i(t) + dec(h_i)``. Every map is two linear layers with a gate between them,
+    ``W (P ⊙ sigmoid(Q)) + b``. None of them depends on the number of nodes.
+
+    Args:
+        in_features: F.
+        out_features: F_out; these are the first of the F features. All of them if not given.
+        history: number of past steps that one step sees.
+        channels: width of the hidden features of nodes and edges.
+        rounds: how often messages are passed, and so how many edges far a node sees.
+
+    Shapes:
+        x (B, history, N, F), edges from :func:`mesh_edges` -> (B, 1, N, F_out).
+
+    Raises:
+        TypeError, ValueError: for shapes that do not fit, or edges of another kind.
+
+    Source: Keisler (2022); Lam et al. (2023), GraphCast, without the second, coarser mesh, without their
+        norms and with a mean in the place of the sum over the neighbours, so that a graph with more edges
+        is no louder. The gate is that of :class:`stgcn_lab.layers.TemporalConv`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int | None = None,
+        history: int = 1,
+        channels: int = 16,
+        rounds: int = 2,
+    ) -> None:
+        super().__init__()
+        out_features = in_features if out_features is None else out_features
+        in_features, out_features, history, channels, rounds = _check_sizes(
+            in_features=in_features, out_features=out_features, history=history, channels=channels, rounds=rounds
+        )
+        if out_features > in_features:
+            raise ValueError(f"out_features: expected at most the {in_features} in_features, found {out_features}")
+        self.in_features, self.out_features, self.history = in_features, out_features, history
+        self.encode_node = _GatedMLP(history * in_features, channels, channels)
+        self.encode_edge = _GatedMLP(3, channels, channels)
+        self.message = nn.ModuleList(_GatedMLP(3 * channels, channels, channels) for _ in range(rounds))
+        self.update = nn.ModuleList(_GatedMLP(2 * channels, channels, channels) for _ in range(rounds))
+        self.decode = _GatedMLP(channels, channels, out_features)
+
+    def forward(self, x: Tensor, edges: Operators | None = None) -> Tensor:
+        _check_features(x, self.in_features, "MeshStep", series=True, weight=self.decode.out.weight)
+        if x.shape[1] != self.history:
+            raise ValueError(
+                f"x: expected (batch, time, node, feature) with {self.history} time steps, found shape {tuple(x.shape)}"
+            )
+        (source, target), features = _check_edges(edges, x.shape[2])
+        # The nodes come first: to fetch the features of an edge's source is then to copy a row.
+        h = self.encode_node(x.permute(2, 0, 1, 3).flatten(2))  # (N, B, channels)
+        e = self.encode_edge(features).unsqueeze(1).expand(-1, x.shape[0], -1)  # (edges, B, channels)
+        degree = torch.bincount(target, minlength=len(h)).clamp(min=1)[:, None, None]
+        for message, update in zip(self.message, self.update, strict=True):
+            e = e + message(torch.cat([e, h[source], h[target]], dim=-1))
+            heard = torch.zeros_like(h).index_add(0, target, e) / degree
+            h = h + update(torch.cat([h, heard], dim=-1))
+        increment = self.decode(h).transpose(0, 1).unsqueeze(1)  # (B, 1, N, F_out)
+        return x[:, -1:, :, : self.out_features] + increment
+
+
+class _GatedMLP(nn.Module):
+    """``W (P ⊙ sigmoid(Q)) + b`` with P and Q linear in the input."""
+
+    def __init__(self, in_features: int, hidden: int, out_features: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(in_features, 2 * hidden)
+        self.out = nn.Linear(hidden, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.glu(self.inner(x)))
+
+
+def _check_edges(edges: Operators | None, nodes: int) -> tuple[Tensor, Tensor]:
+    if not isinstance(edges, (tuple, list)) or len(edges) != 2 or not all(torch.is_tensor(part) for part in edges):
+        raise TypeError(
+            f"edges: expected (edge_index, edge_features) as mesh_edges(graph) makes them, found {type(edges).__name__}"
+        )
+    index, features = edges
+    if index.dtype != torch.long or index.ndim != 2 or index.shape[0] != 2 or features.shape != (index.shape[1], 3):
+        raise ValueError(
+            "edges: expected edge_index (2, edges) torch.int64 and edge_features (edges, 3), "
+            f"found {tuple(index.shape)} {index.dtype} and {tuple(features.shape)}"
+        )
+    if index.numel() and (index.min() < 0 or index.max() >= nodes):
+        raise ValueError(f"edges: expected nodes from 0 to {nodes - 1} as in x, found {index.min()} to {index.max()}")
+    return index, features
+
+
+def rollout(step: nn.Module, x: Tensor, steps: int, operator: Operators | None = None) -> Tensor:
+    """Repeat a one-step model: each forecast becomes the newest part of the past.
+
+    ``x(t + h) = step(x(t + h - history), ..., x(t + h - 1))``, for any model that forecasts one step of all the
+    features that it sees. Gradients flow back through all steps.
+
+    Args:
+        step: called as ``step(x, operator)`` -> (B, 1, N, F).
+        x: (B, history, N, F), the past.
+        steps: how many steps to go.
+        operator: the graph, passed on to the step.
+
+    Returns:
+        (B, steps, N, F).
+
+    Raises:
+        ValueError: if the step returns another shape, or steps is below 1.
+    """
+    forecasts = []
+    for _ in range(whole_number(steps, "steps")):
+        y = step(x, operator)
+        if y.shape != x[:, -1:].shape:
+            raise ValueError(
+                f"step: expected a model that turns {tuple(x.shape)} into one step of all features, "
+                f"{tuple(x[:, -1:].shape)}, found {tuple(y.shape)}"
+            )
+        forecasts.append(y)
+        x = torch.cat([x[:, 1:], y], dim=1)
+    return torch.cat(forecasts, dim=1)
+
+
+class Rollout(nn.Module):
+    """A one-step model as one that forecasts ``horizon`` steps, see :func:`rollout`.
+
+    It can be trained like any other model, through all of its steps; the step that was wrapped is trained with it.
+
+    Args:
+        step: the one-step model.
+        horizon: how many steps to go.
+
+    Shapes:
+        x (B, history, N, F), operator as the step takes it -> (B, horizon, N, F).
+    """
+
+    def __init__(self, step: nn.Module, horizon: int) -> None:
+        super().__init__()
+        if not isinstance(step, nn.Module):
+            raise TypeError(f"step: expected a torch.nn.Module, found {type(step).__name__}")
+        self.step, self.horizon = step, whole_number(horizon, "horizon")
+
+    def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
+        return rollout(self.step, x, self.horizon, operator)

@@ -1,7 +1,10 @@
-"""Weather with a known truth: made-up fields in which the regimes (and the regions) are planted.
+"""Weather with a known truth: made-up fields in which regimes, regions or the best forecast are planted.
 
-A method that finds patterns in real weather cannot be marked right or wrong. Here it can.
+A method that finds patterns in real weather cannot be marked right or wrong. Here it can, and a forecast can be
+held against the best one that there is.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -174,7 +177,12 @@ def _finish(
     """Add the noise, standardise each station, and put names and coordinates on it."""
     noise = _autoregression(rng.standard_normal(field.shape) @ _correlated(xy, NOISE_LENGTH).T)
     values = signal * field / max(field.std(), 1e-12) + noise
-    values = (values - values.mean(axis=0)) / values.std(axis=0)
+    series = _labelled(xy, (values - values.mean(axis=0)) / values.std(axis=0), "standardised value")
+    return series, xr.DataArray(truth, dims="time", coords={"time": series["time"]}, name="regime")
+
+
+def _labelled(xy: NDArray[np.float64], values: NDArray[np.float64], long_name: str) -> xr.DataArray:
+    """Put names and coordinates on a (time, station) array."""
     east, north = (xy - SIDE / 2).T * DEGREES
     coords = {
         "time": pd.date_range("2000-01-01", periods=len(values), freq=STEP),
@@ -182,10 +190,8 @@ def _finish(
         "lat": ("station", CENTRE[0] + north, {"units": "degrees_north", "standard_name": "latitude"}),
         "lon": ("station", CENTRE[1] + east, {"units": "degrees_east", "standard_name": "longitude"}),
     }
-    attrs = {"units": "1", "long_name": "standardised value"}
-    series = xr.DataArray(values, dims=("time", "station"), coords=coords, attrs=attrs, name="value")
-    planted = xr.DataArray(truth, dims="time", coords={"time": coords["time"]}, name="regime")
-    return series, planted
+    attrs = {"units": "1", "long_name": long_name}
+    return xr.DataArray(values, dims=("time", "station"), coords=coords, attrs=attrs, name="value")
 
 
 def planted_regions(
@@ -264,12 +270,163 @@ def _carried(
     """A field that the wind of each region carries along, with unit variance at each station."""
     angle = 2 * np.pi * np.arange(num_regions) / num_regions
     upstream = xy - DRIFT * np.stack([np.cos(angle), np.sin(angle)], axis=1)[truth]
-    # The value upstream is what the stations around that point say, the nearer the louder.
-    weight = np.exp(-((upstream[:, None] - xy) ** 2).sum(-1) / (2 * (DRIFT / 2) ** 2)) + 1e-12
-    carry = CARRIED_MEMORY * weight / weight.sum(1, keepdims=True)
+    carry = _carry(xy, upstream, CARRIED_MEMORY)
     spin_up = 50  # steps until the start is forgotten
     field = rng.standard_normal((spin_up + num_steps, len(xy))) @ _correlated(xy, NOISE_LENGTH / 2).T
     for t in range(1, len(field)):
         field[t] += carry @ field[t - 1]
     field = field[spin_up:]
     return field / field.std(axis=0)
+
+
+def _carry(xy: NDArray[np.float64], upstream: NDArray[np.float64], memory: float) -> NDArray[np.float64]:
+    """(station, station) matrix that reads a field off at the points upstream and damps it."""
+    # The value upstream is what the stations around that point say, the nearer the louder.
+    weight = np.exp(-((upstream[:, None] - xy) ** 2).sum(-1) / (2 * (DRIFT / 2) ** 2)) + 1e-12
+    return memory * weight / weight.sum(1, keepdims=True)
+
+
+# ---------------------------------------------------------------------------- advection
+
+
+@dataclass(frozen=True)
+class Advection:
+    """What lies behind an advected field, and with it the best forecast that there is, see :func:`advected_field`.
+
+    Attributes:
+        wind: (time,) where the field goes from this time to the next: degrees from east, anticlockwise.
+        carry: the matrix (station, station) of each direction that occurs.
+        innovation: (station, station) covariance of what is new at each step.
+        stations: (station,) their names.
+    """
+
+    wind: xr.DataArray
+    carry: dict[float, NDArray[np.float64]]
+    innovation: NDArray[np.float64]
+    stations: NDArray[np.str_]
+
+    def forecast(self, series: xr.DataArray, lead: int = 1, frozen: bool = False) -> xr.DataArray:
+        """The conditional mean: ``x(t + h) = A(t + h - 1) ... A(t + 1) A(t) x(t)``.
+
+        It knows the matrices, and the wind up to the valid time. With a steady wind that is no secret, and the
+        forecast is the best there is. With a turning wind it is a bound: on average nobody who must guess how
+        the wind will turn can do better.
+
+        Args:
+            series: (time, station), the advected field or a stretch of it.
+            lead: lead time h in steps.
+            frozen: let the wind stay as it is when the forecast starts; a forecast that needs no future.
+
+        Returns:
+            (time, station) at valid times; the first ``lead`` steps are NaN.
+
+        Raises:
+            TypeError, ValueError: for another kind of series, other stations or times, or a lead below 1.
+        """
+        lead, row = whole_number(lead, "lead"), self._rows(series)
+        values = np.full(series.shape, np.nan)
+        x = series.values[: max(len(row) - lead, 0)].astype(float)
+        for step in range(lead):
+            wind = self.wind.values[row[: len(x)] + (0 if frozen else step)]
+            for direction in np.unique(wind):
+                there = wind == direction
+                x[there] = x[there] @ self.carry[direction].T
+        values[lead:] = x
+        return series.copy(data=values)
+
+    def spread(self, series: xr.DataArray, lead: int = 1) -> xr.DataArray:
+        """Standard deviation of the error of :meth:`forecast`: ``P(h) = A P(h - 1) Aᵀ + Q``, its diagonal.
+
+        Args, Returns, Raises:
+            As for the forecast, which does not let the wind stay.
+        """
+        lead, row = whole_number(lead, "lead"), self._rows(series)
+        values = np.full(series.shape, np.nan)
+        known: dict[tuple[float, ...], NDArray[np.float64]] = {}
+        for t in range(lead, len(row)):
+            path = tuple(self.wind.values[row[t - lead] : row[t - lead] + lead])
+            if path not in known:
+                covariance = np.zeros_like(self.innovation)
+                for direction in path:
+                    carry = self.carry[direction]
+                    covariance = carry @ covariance @ carry.T + self.innovation
+                known[path] = np.sqrt(np.diag(covariance))
+            values[t] = known[path]
+        return series.copy(data=values).assign_attrs(long_name="standard deviation of the forecast")
+
+    def _rows(self, series: xr.DataArray) -> NDArray[np.int64]:
+        """Where a series lies in the simulated time."""
+        if not isinstance(series, xr.DataArray):
+            raise TypeError(f"series: expected an xarray DataArray (time, station), found {type(series).__name__}")
+        if series.dims != ("time", "station") or "time" not in series.coords or "station" not in series.coords:
+            raise ValueError(f"series: expected dims (time, station) with coordinates, found {series.dims}")
+        if not np.array_equal(series["station"].values, self.stations):
+            raise ValueError(
+                f"series: expected the {len(self.stations)} stations of the simulation in their order, "
+                f"found {series['station'].values.tolist()}"
+            )
+        row = self.wind.indexes["time"].get_indexer(series.indexes["time"])
+        if len(row) == 0 or (row < 0).any() or (np.diff(row) != 1).any():
+            raise ValueError("series: expected times of the simulation, one after the other, found others or none")
+        return row
+
+
+def advected_field(
+    num_nodes: int = 50,
+    num_steps: int = 2000,
+    seed: int = 0,
+    turn: float = 0.0,
+    memory: float = 0.95,
+    direction: float = 0.0,
+) -> tuple[xr.DataArray, Advection]:
+    """A field that the wind carries over the stations, and the best forecast of it.
+
+    ``x(t + 1) = A(t) x(t) + e(t + 1)``: A reads the field off upstream of each station, between the stations
+    around that point, and damps it; e is Gaussian and correlated in space. The wind is the same everywhere and
+    carries 0.2 units (one degree) a step. Upstream of the edge there is nothing to read: there the stations near
+    the edge stand in.
+
+    With ``turn=0`` the wind is steady, A never changes, and a vector autoregression has the right form: no
+    network can be better than it by more than its coefficients are wrong. With ``turn > 0`` the wind turns at
+    random, all directions come alike, and what is best follows from the last steps in a way that is not linear.
+
+    Args:
+        num_nodes: N, stations at random in a square.
+        num_steps: length of the series.
+        seed: of everything random.
+        turn: standard deviation of the change of the wind's direction in a step, degrees. Directions are whole
+            tens of degrees more than ``direction``.
+        memory: how much of the field is left after a step, 0 to below 1.
+        direction: degrees from east, anticlockwise: where the wind goes at first.
+
+    Returns:
+        (time, station) series with lat, lon; the wind and the best forecast, see :class:`Advection`.
+
+    Raises:
+        TypeError, ValueError: for sizes below 1, a negative turn, or a memory outside 0 to 1.
+    """
+    num_nodes, num_steps, _, seed = _sizes(num_nodes, num_steps, 1, seed, 0.0)
+    if not np.isfinite(turn) or turn < 0:
+        raise ValueError(f"turn: expected a number of at least 0, found {turn!r}")
+    if not 0 <= memory < 1:
+        raise ValueError(f"memory: expected a number from 0 to below 1, found {memory!r}")
+    if not np.isfinite(direction):
+        raise ValueError(f"direction: expected degrees, found {direction!r}")
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, SIDE, (num_nodes, 2))
+    spin_up = 100  # steps until the start is forgotten
+    walk = np.cumsum(turn * rng.standard_normal(spin_up + num_steps))
+    wind = (direction + 10 * np.round((walk - walk[spin_up]) / 10)) % 360
+    carry = {}
+    for angle in np.unique(wind):
+        downwind = np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
+        carry[float(angle)] = _carry(xy, xy - DRIFT * downwind, memory)
+    # Innovations of this size give the field about the variance 1, less what reading off between stations smooths.
+    factor = np.sqrt(1 - memory**2) * _correlated(xy, NOISE_LENGTH)
+    field = rng.standard_normal((spin_up + num_steps, num_nodes)) @ factor.T
+    for t in range(1, len(field)):
+        field[t] += carry[wind[t - 1]] @ field[t - 1]
+    series = _labelled(xy, field[spin_up:], "value carried by the wind")
+    attrs = {"units": "degrees", "long_name": "where the wind goes, from east anticlockwise"}
+    blown = xr.DataArray(wind[spin_up:], dims="time", coords={"time": series["time"]}, attrs=attrs, name="wind")
+    return series, Advection(blown, carry, factor @ factor.T, series["station"].values)

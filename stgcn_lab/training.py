@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,12 +47,102 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return error.square().sum() / mask.sum().clamp(min=1)
 
 
+def gaussian_crps(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Continuous ranked probability score of Gaussian forecasts, the mean over the observed values.
+
+    ``CRPS = σ [ z (2Φ(z) - 1) + 2φ(z) - 1/√π ]`` with ``z = (y - μ) / σ``: the mean absolute error of a forecast
+    that knows its own uncertainty, in the units of y. Smallest, on average, for the true μ and σ.
+
+    Args:
+        prediction: (..., 2 F): μ, then log σ, of the F features. The logarithm keeps σ positive.
+        target: (..., F).
+        mask: of the shape of the target, True where it was observed.
+
+    Returns:
+        A scalar; 0 where nothing was observed.
+
+    Raises:
+        TypeError, ValueError: if the mask is not boolean, or the shapes do not belong together.
+
+    Source: Gneiting & Raftery (2007), doi:10.1198/016214506000001437, equation 21.
+    """
+    log_spread, z = _log_spread_and_z(prediction, target, mask)
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    score = torch.exp(log_spread) * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+    return _masked_mean(score, mask)
+
+
+def gaussian_nll(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Negative log likelihood of Gaussian forecasts: ``½ z² + log σ + ½ log 2π``.
+
+    Harder than :func:`gaussian_crps` on a forecast that was sure and wrong. Arguments, returns and errors as there.
+    """
+    log_spread, z = _log_spread_and_z(prediction, target, mask)
+    return _masked_mean(0.5 * z.square() + log_spread + 0.5 * math.log(2 * math.pi), mask)
+
+
+def pinball_loss(levels: Sequence[float]) -> Loss:
+    """A loss that teaches quantiles: ``max(q (y - ŷ), (q - 1) (y - ŷ))``, the mean over levels and observed values.
+
+    Args:
+        levels: q, each between 0 and 1.
+
+    Returns:
+        ``loss(prediction, target, mask)``, the prediction (..., Q) holding one value a level, the target (..., 1).
+
+    Raises:
+        ValueError: for levels outside 0 to 1; the loss raises it for other shapes.
+
+    Source: Koenker & Bassett (1978), doi:10.2307/1913643.
+    """
+    levels = tuple(levels)
+    if not levels or not all(0 < level < 1 for level in levels):
+        raise ValueError(f"levels: expected numbers between 0 and 1, found {levels}")
+
+    def loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        if prediction.shape[-1] != len(levels) or (*prediction.shape[:-1], 1) != tuple(target.shape):
+            raise ValueError(
+                f"prediction, target: expected (..., {len(levels)}) and (..., 1), "
+                f"found {tuple(prediction.shape)} and {tuple(target.shape)}"
+            )
+        q = torch.tensor(levels, dtype=prediction.dtype, device=prediction.device)
+        error = target - prediction
+        return _masked_mean(torch.maximum(q * error, (q - 1) * error).mean(dim=-1, keepdim=True), mask)
+
+    return loss
+
+
+def _log_spread_and_z(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    if prediction.shape != (*target.shape[:-1], 2 * target.shape[-1]):
+        raise ValueError(
+            "prediction: expected a mean and the logarithm of a spread for each target, "
+            f"{(*target.shape[:-1], 2 * target.shape[-1])}, found {tuple(prediction.shape)}"
+        )
+    _check_mask(mask, target)
+    mean, log_spread = prediction.chunk(2, dim=-1)
+    # where comes first: a NaN that reached the exponential would come back in the gradient, mask or not
+    error = torch.where(mask, target - mean, torch.zeros_like(mean))
+    return log_spread, error * torch.exp(-log_spread)
+
+
+def _check_mask(mask: Tensor, values: Tensor) -> None:
+    if mask.dtype != torch.bool or mask.shape != values.shape:
+        raise TypeError(
+            f"mask: expected torch.bool of shape {tuple(values.shape)}, found {mask.dtype} {tuple(mask.shape)}"
+        )
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    _check_mask(mask, values)
+    return torch.where(mask, values, torch.zeros_like(values)).sum() / mask.sum().clamp(min=1)
+
+
 @dataclass
 class History:
     """What happened in a training run.
 
     Attributes:
-        train_loss, validation_loss: one value for each epoch.
+        train_loss, validation_loss: one value for each epoch; the second stays empty without a validation part.
         best_epoch: number, from 0, of the epoch with the lowest validation loss; its weights are in the model.
         stopped_early: whether patience ran out before the last epoch.
         seconds: time spent.
@@ -68,7 +158,7 @@ class History:
 def fit(
     model: nn.Module,
     train: WindowDataset,
-    validation: WindowDataset,
+    validation: WindowDataset | None,
     *,
     operator: Operators | None = None,
     loss: Loss = masked_mse,
@@ -87,7 +177,8 @@ def fit(
     Args:
         model: called as ``model(x, operator)``; trained in place, on the device where its weights are.
         train, validation: windows, or anything with ``batches(batch_size, generator)`` that yields
-            (x, y, x_mask, y_mask).
+            (x, y, x_mask, y_mask). Without a validation part (None) training runs through all epochs and keeps
+            the last weights: for the last fit, on all years, after everything has been chosen.
         operator: the graph, passed on to the model.
         loss: ``loss(prediction, y, y_mask)`` -> scalar, a mean over what is observed.
         epochs: passes over the training windows, at most; the learning rate falls to 0 along a cosine over them.
@@ -120,7 +211,8 @@ def fit(
     if not learning_rate > 0:
         raise ValueError(f"learning_rate: expected a number above 0, found {learning_rate!r}")
     _check_windows(train, "train")
-    _check_windows(validation, "validation")
+    if validation is not None:
+        _check_windows(validation, "validation")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, found {model!r}")
     if not any(True for _ in model.parameters()):
@@ -146,27 +238,31 @@ def fit(
             bar.update(len(history.train_loss))
         try:
             for epoch in range(len(history.train_loss), epochs):
-                history.stopped_early = epoch - 1 - history.best_epoch >= patience
+                history.stopped_early = validation is not None and epoch - 1 - history.best_epoch >= patience
                 if history.stopped_early:
                     break
                 began = time.perf_counter()
                 for group in optimizer.param_groups:  # a cosine from learning_rate down towards 0
                     group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
                 train_loss = _one_epoch(model, train, operator, loss, batch_size, optimizer, shuffle)
-                validation_loss = evaluate(model, validation, operator=operator, loss=loss, batch_size=batch_size)
-                if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
+                judged = train_loss  # stands in where there is no validation part
+                if validation is not None:
+                    judged = evaluate(model, validation, operator=operator, loss=loss, batch_size=batch_size)
+                if not (math.isfinite(train_loss) and math.isfinite(judged)):
                     raise FloatingPointError(
                         f"loss: expected a finite number in epoch {epoch}, found {train_loss} in training and "
-                        f"{validation_loss} in validation; lower learning_rate or look for wild values in the data"
+                        f"{judged} in validation; lower learning_rate or look for wild values in the data"
                     )
-                if validation_loss < min(history.validation_loss, default=math.inf):
+                if validation is None or judged < min(history.validation_loss, default=math.inf):
                     history.best_epoch, best = epoch, deepcopy(model.state_dict())
                 history.train_loss.append(train_loss)
-                history.validation_loss.append(validation_loss)
+                if validation is not None:
+                    history.validation_loss.append(judged)
                 history.seconds += time.perf_counter() - began
                 if checkpoint is not None:
                     _save(Path(checkpoint), model, optimizer, shuffle, history, best, settings)
-                bar.set_postfix_str(f"train {train_loss:.4f}, validation {validation_loss:.4f}", refresh=False)
+                note = f"train {train_loss:.4f}" + ("" if validation is None else f", validation {judged:.4f}")
+                bar.set_postfix_str(note, refresh=False)
                 bar.update()
         finally:  # whatever ended the loop, an interrupt included, the best weights are not lost
             model.load_state_dict(best)

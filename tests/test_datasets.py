@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -492,6 +495,173 @@ def test_cartopy_finds_the_coastlines_without_a_network(monkeypatch):
 
     assert any(land.contains(Point(-7.89, 53.09)) for land in lands)  # Birr is on land
     assert not any(land.contains(Point(-5.0, 53.5)) for land in lands)  # the Irish Sea is not
+
+
+# --- ERA5 over the United Kingdom, the file that is fetched ---------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def era5_file():
+    """A copy of the file, from STGCN_LAB_DATA or from shared/data beside the clone."""
+    folders = [os.environ.get("STGCN_LAB_DATA"), ROOT.parent / "shared" / "data"]
+    found = [Path(folder) / datasets.ERA5_UK for folder in folders if folder]
+    found = [file for file in found if file.is_file()]
+    if not found:
+        pytest.skip(f"{datasets.ERA5_UK} is not here; set STGCN_LAB_DATA to a folder that holds it")
+    return found[0]
+
+
+@pytest.fixture
+def no_copy(monkeypatch, tmp_path):
+    """A reader without the file: no STGCN_LAB_DATA, an empty cache, and a network that nobody may use."""
+    pooch = pytest.importorskip("pooch")
+    cache = tmp_path / "cache"
+    monkeypatch.delenv("STGCN_LAB_DATA", raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: cache)
+    monkeypatch.setattr(datasets, "ERA5_UK_URL", "http://127.0.0.1:9/nobody-listens-here")
+    return cache
+
+
+@pytest.fixture
+def server(monkeypatch, no_copy):
+    """A server on this machine that answers with what the test puts into it."""
+    answer = {"status": 200, "content": b"", "length": None, "asked": 0}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answer["asked"] += 1
+            self.send_response(answer["status"])
+            self.send_header("Content-Length", str(answer["length"] or len(answer["content"])))
+            self.end_headers()
+            self.wfile.write(answer["content"])
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setattr(datasets, "ERA5_UK_URL", f"http://127.0.0.1:{http.server_port}/{datasets.ERA5_UK}")
+        yield answer
+        http.shutdown()
+        thread.join()
+
+
+def test_era5_is_what_it_should_be(era5_file):
+    era5 = datasets.load_era5_uk(era5_file)
+    air = era5["air_temperature"]
+    assert air.dims == ("time", "lat", "lon") and air.shape == (744, 33, 49) and air.dtype == np.float64
+    assert era5["lat"].values.tolist() == np.arange(50, 58.1, 0.25).tolist()
+    assert era5["lon"].values.tolist() == np.arange(-10, 2.1, 0.25).tolist()
+    assert era5["time"].values[0] == np.datetime64("2019-03-01T00") and set(np.diff(era5["time"])) == {
+        np.timedelta64(1, "h")
+    }
+    assert bool(air.notnull().all()) and -10 < float(air.min()) < 0 and 15 < float(air.max()) < 20
+    assert "Contains modified Copernicus Climate Change Service information 2019" in era5.attrs["license"]
+    nodes = datasets.check_series(datasets.grid_to_nodes(era5))
+    assert dict(nodes.sizes) == {"time": 744, "station": 1617}
+    assert datasets.nodes_to_grid(nodes).identical(era5)
+
+
+def test_era5_lies_the_right_way_up(era5_file):
+    """The south is milder than the north, the sea keeps its temperature, and over land the afternoon is warmest."""
+    air = datasets.load_era5_uk(era5_file)["air_temperature"]
+    assert float(air.sel(lat=slice(50, 51)).mean()) > float(air.sel(lat=slice(57, 58)).mean()) + 1
+    land, sea = air.sel(lat=52.5, lon=-1.5), air.sel(lat=50.0, lon=-9.0)
+    day = land.groupby("time.hour").mean()
+    assert day.values.argmax() in (13, 14, 15) and day.values.argmin() in (4, 5, 6, 7)
+    assert float(sea.std()) < 0.5 * float(land.std())
+
+
+def test_era5_is_decoded_as_by_eccodes(era5_file):
+    """Digest of the float32 values in kelvin, north to south, that cfgrib 0.9.15 with ecCodes 2.50 gave."""
+    kelvin = datasets._decode_era5(era5_file.read_bytes()).astype("<f4")
+    assert (kelvin[0, 0, 0], kelvin[371, 16, 24], kelvin[743, 32, 48]) == tuple(
+        np.float32([282.4248, 282.7378, 281.45483])
+    )
+    digest = "96abea797db80899120259c64a98f4e7b4604e541b2137cfdccaf7f71c84eacf"
+    assert hashlib.sha256(np.ascontiguousarray(kelvin).tobytes()).hexdigest() == digest
+
+
+def test_era5_leaves_nothing_beside_the_file(era5_file, tmp_path):
+    shutil.copyfile(era5_file, tmp_path / datasets.ERA5_UK)
+    datasets.load_era5_uk(tmp_path / datasets.ERA5_UK)
+    assert [file.name for file in tmp_path.iterdir()] == [datasets.ERA5_UK]
+
+
+def test_era5_is_taken_from_the_folder_of_the_reader(era5_file, no_copy, monkeypatch):
+    monkeypatch.setenv("STGCN_LAB_DATA", str(era5_file.parent))
+    assert datasets.load_era5_uk().identical(datasets.load_era5_uk(era5_file))
+    assert not no_copy.exists()
+
+
+def test_era5_is_downloaded_once(era5_file, server, no_copy, monkeypatch, tmp_path):
+    server["content"] = era5_file.read_bytes()
+    monkeypatch.setenv("STGCN_LAB_DATA", str(tmp_path))  # a folder without it: then the cache
+    first = datasets.load_era5_uk()
+    assert [file.name for file in no_copy.iterdir()] == [datasets.ERA5_UK]
+    assert datasets.load_era5_uk().identical(first) and server["asked"] == 1
+    (no_copy / datasets.ERA5_UK).write_bytes(b"damaged")  # the cache heals itself
+    assert datasets.load_era5_uk().identical(first) and server["asked"] == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"content": b"GRIB but not this one"},
+        {"content": b"GRIB", "length": 2_499_840},  # the line breaks in the middle
+        {"content": b"nothing here", "status": 404},
+    ],
+    ids=["another file", "broken off", "not found"],
+)
+def test_era5_download_that_fails_says_what_to_do_and_leaves_nothing(server, no_copy, answer):
+    server.update(answer)
+    with pytest.raises(ConnectionError, match=r"could not download http://127.*give path=.*STGCN_LAB_DATA"):
+        datasets.load_era5_uk()
+    assert server["asked"] == 1 and list(no_copy.iterdir()) == []
+
+
+def test_era5_without_network_says_what_to_do(no_copy):
+    with pytest.raises(ConnectionError, match=r"could not download.*give path=.*or set STGCN_LAB_DATA"):
+        datasets.load_era5_uk()
+    assert list(no_copy.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["path", "STGCN_LAB_DATA"])
+def test_era5_of_another_content_is_refused(no_copy, how, monkeypatch, tmp_path):
+    file = tmp_path / datasets.ERA5_UK
+    file.write_bytes(b"GRIB, cut short")
+    if how == "STGCN_LAB_DATA":
+        monkeypatch.setenv("STGCN_LAB_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=rf"^{how}: expected era5.*{datasets.ERA5_UK_SHA256}, found \w+ \(15 bytes\)"):
+        datasets.load_era5_uk(file if how == "path" else None)
+    assert file.read_bytes() == b"GRIB, cut short"  # the reader's own file is left alone
+
+
+def test_era5_that_is_not_there(no_copy, monkeypatch, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^path: expected the file era5.*found none at .*nowhere\.grib"):
+        datasets.load_era5_uk(tmp_path / "nowhere.grib")
+    monkeypatch.setenv("STGCN_LAB_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="^STGCN_LAB_DATA: expected a folder, found none"):
+        datasets.load_era5_uk()
+
+
+def test_era5_without_pooch_names_the_extra(no_copy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)  # import now raises ImportError
+    with pytest.raises(ImportError, match=r"load_era5_uk: expected pooch.*stgcn-lab\[era5\].*path="):
+        datasets.load_era5_uk()
+
+
+def test_era5_from_a_file_needs_no_other_package(era5_file, monkeypatch):
+    for package in ("pooch", "cfgrib", "eccodes"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert datasets.load_era5_uk(str(era5_file))["air_temperature"].size == 744 * 33 * 49
+
+
+def test_era5_address_is_that_of_xarrays_tutorial():
+    from xarray import tutorial
+
+    assert f"{tutorial.base_url}/raw/{tutorial.version}/{datasets.ERA5_UK}" == datasets.ERA5_UK_URL
 
 
 # --- damage ---------------------------------------------------------------------------------------------------

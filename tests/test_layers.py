@@ -628,6 +628,34 @@ def test_block_is_its_layers_one_after_the_other(graph, spatial, order):
 
 
 @each_kind
+def test_block_without_norm_leaves_the_norm_out_and_nothing_else(graph, spatial, order):
+    with_norm = randomise(STConvBlock(2, (6, 3, 5), 3, spatial, order))
+    without = STConvBlock(2, (6, 3, 5), 3, spatial, order, norm=False).eval()
+    rest = {name: value for name, value in with_norm.state_dict().items() if not name.startswith("norm")}
+    assert without.state_dict().keys() == rest.keys()
+    without.load_state_dict(rest)
+    x, operator = torch.randn(2, 9, 12, 2), block_operator(graph, spatial)
+    y = without(x, operator)
+    torch.testing.assert_close(with_norm.norm(y), with_norm(x, operator), atol=1e-6, rtol=1e-5)
+
+
+def test_the_norm_takes_away_how_large_an_anomaly_is():
+    """The spread over the channels is 1 whatever comes in; without the norm a storm is louder than a breeze."""
+    x, sizes = torch.randn(1, 5, 12, 2), {}
+    for norm in (True, False):
+        block = STConvBlock(2, (6, 3, 50), 2, "none", norm=norm).eval()
+        sizes[norm] = [block(scale * x).std(dim=-1, unbiased=False).mean().item() for scale in (1, 100)]
+    assert sizes[True] == pytest.approx([1, 1], abs=0.02)
+    assert sizes[False][1] > 10 * sizes[False][0]
+
+
+def test_a_block_without_norm_drops_values_in_training_only(graph):
+    block, x, a = STConvBlock(2, (6, 3, 50), 2, dropout=0.5, norm=False), torch.randn(2, 6, 12, 2), gcn_operator(graph)
+    assert (block.train()(x, a) == 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(block.eval()(x, a), block(x, a))
+
+
+@each_kind
 def test_block_follows_a_permutation_and_moves_to_another_region(places, spatial, order):
     lat, lon = places
     shuffled = np.random.default_rng(1).permutation(12)

@@ -5,12 +5,24 @@ import copy
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 from torch.nn import functional as F
 from torch_geometric.nn import GCNConv
 
 from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph, knn_graph, radius_graph, scaled_laplacian
-from stgcn_lab.models import STGCN, ArticleSTGCN, STGCNClassifier
+from stgcn_lab.models import (
+    STGCN,
+    ArticleSTGCN,
+    LinearSkip,
+    MeshStep,
+    Rollout,
+    STGCNClassifier,
+    mesh_edges,
+    rollout,
+)
+from stgcn_lab.training import evaluate, fit, predict
+from stgcn_lab.windows import WindowDataset
 
 
 def randomise(module: nn.Module) -> nn.Module:
@@ -350,6 +362,194 @@ def test_stgcn_refuses_what_does_not_fit(graph, call, parts):
     assert all(part in str(error.value) for part in parts), str(error.value)
 
 
+# ---------------------------------------------------------------------------- STGCN with a learned graph, or no norm
+
+
+def adaptive_stgcn(nodes=12, **options) -> STGCN:
+    options = {"history": 5, "horizon": 3, "channels": (8, 4, 7), "kernel_size": 2, "blocks": 2} | options
+    return randomise(STGCN(2, 1, spatial="adaptive", num_nodes=nodes, **options))
+
+
+@pytest.mark.parametrize("nodes", [1, 5, 12])
+def test_a_learned_graph_is_an_average_that_all_blocks_share(nodes):
+    """The same network given that average as an operator says the same."""
+    model, x = adaptive_stgcn(nodes), torch.randn(4, 9, nodes, 2)
+    assert model(x[:, :5]).shape == (4, 3, nodes, 1)
+    operator = torch.softmax(F.relu(model.adjacency.target @ model.adjacency.source.T), dim=1)
+    torch.testing.assert_close(operator.sum(dim=1), torch.ones(nodes))
+    given = STGCN(2, 1, 5, 3, channels=(8, 4, 7), kernel_size=2, blocks=2, spatial="gcn")
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("adjacency")}
+    given.load_state_dict(weights)
+    torch.testing.assert_close(model.forecast_series(x), given.forecast_series(x, operator), atol=1e-6, rtol=1e-5)
+    assert torch.equal(model(x[:, :5], torch.zeros(3, 3)), model(x[:, :5]))  # it takes no operator
+
+
+def test_a_gradient_reaches_the_learned_graph():
+    model = adaptive_stgcn()
+    model(torch.randn(4, 5, 12, 2)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    assert {name for name, _ in model.named_parameters()} >= {"adjacency.source", "adjacency.target"}
+
+
+def test_a_learned_graph_finds_the_station_that_matters():
+    """Each station follows the one in the west; nobody tells the network.
+
+    Not every station finds it: the relu lets no gradient through where source and target begin opposed.
+    """
+    windows, errors = carried_windows(400, 1)[0], {}
+    for spatial in ("adaptive", "none"):
+        torch.manual_seed(0)
+        model = STGCN(
+            1, 1, 1, 1, (8, 8, 8), 1, kernel_size=1, spatial=spatial, num_nodes=8 if spatial == "adaptive" else None
+        )
+        fit(model, windows, None, epochs=15, learning_rate=3e-2, progress=False)
+        errors[spatial] = evaluate(model, windows)
+        if spatial == "adaptive":
+            share, heard = model.adjacency().detach()[1:].max(dim=1)
+    assert errors["adaptive"] < 0.7 < 0.9 < errors["none"]
+    found = share > 0.5
+    assert found.sum() >= 3 and (heard == torch.arange(7))[found].all()
+
+
+@each_kind
+def test_stgcn_without_norm(graph, kind):
+    model, operator = small_stgcn(kind, norm=False), KINDS[kind][1](graph)
+    assert not any("norm" in name for name in model.state_dict())
+    assert any("norm" in name for name in small_stgcn(kind).state_dict())
+    x = torch.randn(2, 12, 12, 2)
+    y = model.forecast_series(x, operator)
+    assert y.shape == (2, 3, 3, 12, 1)
+    torch.testing.assert_close(y[:, 1], model(x[:, 1:11], operator), atol=1e-6, rtol=1e-5)
+    model(x[:, :10], operator).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda x: STGCN(2, 1, 5, 3, kernel_size=2, spatial="adaptive"), ["num_nodes", "number of stations", "None"]),
+        (lambda x: STGCN(2, 1, 5, 3, kernel_size=2, num_nodes=12), ["num_nodes", "None otherwise", "12", "gcn"]),
+        (lambda x: STGCN(2, 1, 5, 3, kernel_size=2, spatial="none", num_nodes=12), ["num_nodes", "12", "none"]),
+        (lambda x: adaptive_stgcn(0), ["num_nodes", "at least 1", "0"]),
+        (lambda x: adaptive_stgcn(2.5), ["num_nodes", "2.5"]),
+        (lambda x: adaptive_stgcn(True), ["num_nodes", "True"]),
+        (lambda x: adaptive_stgcn("12"), ["num_nodes", "12"]),
+        (lambda x: adaptive_stgcn(5)(x), ["x", "5 nodes", "12"]),
+        (lambda x: adaptive_stgcn()(x[..., :1]), ["x", "2 features"]),
+        (lambda x: adaptive_stgcn()(x[:, :4]), ["x", "5 time steps"]),
+    ],
+)
+def test_a_learned_graph_refuses_what_does_not_fit(call, parts):
+    with pytest.raises((TypeError, ValueError)) as error:
+        call(torch.randn(2, 5, 12, 2))
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+# ---------------------------------------------------------------------------- the linear skip
+
+
+def linear_skip(lags=3, horizon=2, nodes=4, out_features=2, in_features=1, **options) -> LinearSkip:
+    options = {"channels": (5, 4, 6), "blocks": 1, "kernel_size": 2, "spatial": "none"} | options
+    network = randomise(STGCN(in_features, out_features, 4, horizon, **options))
+    return LinearSkip(network, torch.randn(horizon, lags, nodes, nodes), torch.randn(horizon, nodes)).eval()
+
+
+def linear_by_loops(model: LinearSkip, x: torch.Tensor) -> torch.Tensor:
+    """(history, N, F) -> (horizon, N); lag p reaches p steps back from the newest one."""
+    horizon, lags, nodes, _ = model.coefficients.shape
+    y = torch.zeros(horizon, nodes)
+    for h in range(horizon):
+        for i in range(nodes):
+            y[h, i] = model.intercept[h, i]
+            for p in range(lags):
+                for j in range(nodes):
+                    y[h, i] += model.coefficients[h, p, i, j] * x[len(x) - 1 - p, j, 0]
+    return y
+
+
+@pytest.mark.parametrize(("lags", "in_features"), [(1, 1), (3, 1), (4, 1), (2, 3)])
+def test_linear_skip_begins_as_exactly_the_linear_forecast(lags, in_features):
+    model, x = linear_skip(lags, in_features=in_features), torch.randn(3, 4, 4, in_features)
+    y = model(x)
+    assert y.shape == (3, 2, 4, 2)
+    for b in range(3):
+        torch.testing.assert_close(y[b, ..., 0], linear_by_loops(model, x[b]), atol=1e-5, rtol=1e-5)
+    assert (y[..., 1] == 0).all()  # the linear forecast is added to the first feature alone
+
+
+@pytest.mark.parametrize("out_features", [1, 2])
+def test_linear_skip_is_the_sum_of_its_parts(out_features):
+    model, x = linear_skip(out_features=out_features), torch.randn(3, 4, 4, 1)
+    nn.init.normal_(model.network.out.weight)
+    nn.init.normal_(model.network.out.bias)
+    y, said = model(x), model.network(x)
+    linear = torch.stack([linear_by_loops(model, x[b]) for b in range(3)])
+    torch.testing.assert_close(y[..., 0], said[..., 0] + linear, atol=1e-5, rtol=1e-5)
+    assert torch.equal(y[..., 1:], said[..., 1:])
+
+
+def test_linear_skip_hands_the_operator_on(graph):
+    model, x = linear_skip(nodes=12, spatial="gcn"), torch.randn(2, 4, 12, 1)
+    nn.init.normal_(model.network.out.weight)
+    for operator in (gcn_operator(graph), torch.eye(12)):
+        difference = model(x, operator) - model.network(x, operator)
+        torch.testing.assert_close(difference[..., 0], torch.stack([linear_by_loops(model, one) for one in x]))
+    with pytest.raises(TypeError, match="operator"):
+        model(x)
+
+
+def test_training_leaves_the_linear_skip_alone_and_moves_every_weight_of_the_network():
+    model, x = linear_skip(), torch.randn(16, 4, 4, 1)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert {"coefficients", "intercept"} <= before.keys()  # they are saved with the weights
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"network"}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.5)
+    for _ in range(3):  # the first step moves the last layer, the others what lies before it
+        optimizer.zero_grad()
+        (model(x) - 1).square().mean().backward()
+        optimizer.step()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == (name in ("coefficients", "intercept")), name
+
+
+def test_a_copy_of_a_linear_skip_is_the_same():
+    model, x = linear_skip(), torch.randn(2, 4, 4, 1)
+    nn.init.normal_(model.network.out.weight)
+    fresh = linear_skip()
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(x), model(x)) and torch.equal(copy.deepcopy(model)(x), model(x))
+
+
+def zeros(*shapes) -> list[torch.Tensor]:
+    return [torch.zeros(shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda n, x: LinearSkip(n, *zeros((2, 3, 4), (2, 4))), ["(horizon, lags, N, N)", "(2, 3, 4)"]),
+        (lambda n, x: LinearSkip(n, *zeros((2, 3, 4, 5), (2, 4))), ["(horizon, lags, N, N)", "(2, 3, 4, 5)"]),
+        (lambda n, x: LinearSkip(n, *zeros((2, 0, 4, 4), (2, 4))), ["(horizon, lags, N, N)", "(2, 0, 4, 4)"]),
+        (lambda n, x: LinearSkip(n, *zeros((2, 3, 4, 4), (2, 5))), ["intercept", "(horizon, N)", "(2, 5)"]),
+        (lambda n, x: LinearSkip(n, *zeros((2, 3, 4, 4), (4,))), ["intercept", "(4,)"]),
+        (lambda n, x: LinearSkip(n, *zeros((1, 3, 4, 4), (1, 4))), ["coefficients", "2 lead times", "1"]),
+        (lambda n, x: LinearSkip(n, *zeros((3, 3, 4, 4), (3, 4))), ["coefficients", "2 lead times", "3"]),
+        (lambda n, x: linear_skip()(x[:, :, :3]), ["x", "4 nodes", "(2, 4, 3, 1)"]),
+        (lambda n, x: linear_skip()(x[:, :2]), ["x", "3 time steps", "(2, 2, 4, 1)"]),
+        (lambda n, x: linear_skip()(x[:, :3]), ["x", "4 time steps", "(2, 3, 4, 1)"]),
+        (lambda n, x: linear_skip()(x[0]), ["x", "(batch, time, node, feature)", "(4, 4, 1)"]),
+        (lambda n, x: linear_skip()(torch.cat([x, x], -1)), ["x", "1 features", "(2, 4, 4, 2)"]),
+        (lambda n, x: linear_skip()(x.numpy()), ["x", "tensor", "ndarray"]),
+    ],
+)
+def test_linear_skip_refuses_what_does_not_fit(call, parts):
+    with pytest.raises((TypeError, ValueError)) as error:
+        call(linear_skip().network, torch.randn(2, 4, 4, 1))
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
 # ---------------------------------------------------------------------------- classifier
 
 
@@ -500,3 +700,280 @@ def test_article_refuses_weights_that_are_no_tensor(graph):
     model(torch.zeros(12, 3, 1), graph.edge_index, graph.edge_weight)
     with pytest.raises(TypeError, match="edge_weight.*ndarray"):
         model(torch.zeros(12, 3, 1), graph.edge_index, graph.edge_weight.numpy())
+
+
+# ---------------------------------------------------------------------------- the mesh step
+
+
+@pytest.fixture
+def step():
+    return randomise(MeshStep(2, history=3, channels=8, rounds=2))
+
+
+@pytest.fixture
+def weather():
+    return torch.randn(4, 3, 12, 2)
+
+
+def by_loops(model: MeshStep, x: torch.Tensor, edges) -> torch.Tensor:
+    """(history, N, F) -> (N, F_out), one node and one edge after the other."""
+
+    def mlp(part, *inputs):
+        p, q = (part.inner.weight @ torch.cat(inputs) + part.inner.bias).chunk(2)
+        return part.out.weight @ (p * torch.sigmoid(q)) + part.out.bias
+
+    index, features = edges
+    h = [mlp(model.encode_node, x[:, i].flatten()) for i in range(x.shape[1])]
+    e = [mlp(model.encode_edge, row) for row in features]
+    for message, update in zip(model.message, model.update, strict=True):
+        e = [e[k] + mlp(message, e[k], h[j], h[i]) for k, (j, i) in enumerate(index.T)]
+        after = []
+        for i in range(len(h)):
+            heard = [e[k] for k in range(len(e)) if index[1, k] == i]
+            mean = torch.stack(heard).mean(0) if heard else torch.zeros_like(h[i])
+            after.append(h[i] + mlp(update, h[i], mean))
+        h = after
+    return x[-1, :, : model.out_features] + torch.stack([mlp(model.decode, row) for row in h])
+
+
+@pytest.mark.parametrize("outputs", [None, 1])
+def test_mesh_step_equals_its_recomputation_edge_by_edge(graph, weather, outputs):
+    model = randomise(MeshStep(2, outputs, history=3, channels=8, rounds=2))
+    edges = mesh_edges(graph)
+    y = model(weather, edges)
+    assert y.shape == (4, 1, 12, outputs or 2)
+    for b in range(4):
+        expected = by_loops(model, weather[b], edges)
+        torch.testing.assert_close(y[b, 0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_mesh_edges_say_where_the_source_lies():
+    # node 1 lies one degree east of node 0, node 2 one degree north
+    graph = radius_graph([0.0, 0.0, 1.0], [10.0, 11.0, 10.0], radius_km=112)
+    index, features = mesh_edges(graph, length_scale=100)
+    where = {(int(j), int(i)): row for (j, i), row in zip(index.T, features, strict=True)}
+    degree = 111.195 / 100
+    assert set(where) == {(0, 1), (1, 0), (0, 2), (2, 0)}
+    for pair, expected in {(1, 0): (1, 1, 0), (0, 1): (1, -1, 0), (2, 0): (1, 0, 1), (0, 2): (1, 0, -1)}.items():
+        np.testing.assert_allclose(where[pair], degree * np.array(expected), atol=1e-4)
+    assert mesh_edges(graph)[1][:, 0].mean() == pytest.approx(1, abs=1e-6)  # in mean lengths
+    assert set(map(tuple, index.T.tolist())) == set(map(tuple, graph.edge_index.T.tolist()))
+
+
+def test_mesh_step_follows_a_permutation_of_the_stations(step, weather, places):
+    lat, lon = places
+    order = np.random.default_rng(3).permutation(12)
+    a, b = mesh_edges(knn_graph(lat, lon, 3)), mesh_edges(knn_graph(lat[order], lon[order], 3))
+    torch.testing.assert_close(step(weather[:, :, order], b), step(weather, a)[:, :, order], atol=1e-5, rtol=1e-4)
+
+
+def test_mesh_step_does_not_know_where_on_the_map_it_is(step, weather, places):
+    """Moved along the equator the same constellation of stations gives the same forecast: weights survive."""
+    lat, lon = places
+    edges = [mesh_edges(knn_graph(lat - 53.5, lon + shift, 3), length_scale=90.0) for shift in (0, 100)]
+    torch.testing.assert_close(step(weather, edges[0]), step(weather, edges[1]), atol=1e-4, rtol=1e-4)
+
+
+def test_mesh_step_tells_east_from_west(step):
+    """The same distances, mirrored: a layer that only sees distances would not notice."""
+    lat, lon = [0.0, 0.0, 0.0], np.array([0.0, 1.0, 2.0])
+    x = torch.randn(1, 3, 3, 2)
+    there = step(x, mesh_edges(radius_graph(lat, lon, 120)))
+    mirrored = step(x, mesh_edges(radius_graph(lat, -lon, 120)))
+    assert (there - mirrored).abs().max() > 1e-3
+
+
+def test_without_messages_neighbours_have_no_influence(step, graph, weather):
+    edges = mesh_edges(graph)
+    assert graph.edge_index.shape[1] > 0
+    changed = weather.clone()
+    changed[:, :, 5] += 3
+    moved = (step(changed, edges) - step(weather, edges)).abs().amax((0, 1, 3)) > 1e-5
+    assert moved.sum() > 1  # messages arrive
+    for part in step.message:
+        nn.init.zeros_(part.out.weight)
+        nn.init.zeros_(part.out.bias)
+    moved = (step(changed, edges) - step(weather, edges)).abs().amax((0, 1, 3)) > 1e-5
+    assert moved.nonzero().flatten().tolist() == [5]
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_each_round_reaches_one_edge_further(rounds):
+    model = randomise(MeshStep(1, rounds=rounds, channels=8)).double()  # three edges far the news is faint
+    index, features = mesh_edges(radius_graph(np.zeros(8), np.arange(8.0), 112))  # a line
+    x = torch.randn(1, 1, 8, 1).double()
+    changed = x.clone()
+    changed[:, :, 0] += 3
+    edges = (index, features.double())
+    moved = (model(changed, edges) - model(x, edges)).abs().flatten() > 1e-12
+    assert moved.nonzero().flatten().tolist() == list(range(rounds + 1))
+
+
+def test_messages_run_from_source_to_target(directed):
+    model = randomise(MeshStep(1, rounds=1, channels=8))
+    edges, x = mesh_edges(directed), torch.randn(1, 1, 7, 1)
+    changed = x.clone()
+    changed[:, :, 5] += 3  # node 5 sends to node 4 alone
+    moved = (model(changed, edges) - model(x, edges)).abs().flatten() > 1e-6
+    assert moved.nonzero().flatten().tolist() == [4, 5]
+
+
+def test_isolated_nodes_and_a_graph_without_edges_are_served(step, directed, graph):
+    x = torch.randn(2, 3, 7, 2)
+    y = step(x, mesh_edges(directed))  # node 6 is isolated
+    assert y.isfinite().all()
+    torch.testing.assert_close(y[0, 0, 6], by_loops(step, x[0], mesh_edges(directed))[6], atol=1e-5, rtol=1e-4)
+    graph.edge_index, graph.edge_weight = graph.edge_index[:, :0], graph.edge_weight[:0]
+    edges = mesh_edges(graph)
+    assert edges[0].shape == (2, 0) and edges[1].shape == (0, 3)
+    assert step(torch.randn(2, 3, 12, 2), edges).isfinite().all()
+
+
+def test_more_edges_are_no_louder(step):
+    """The mean over the neighbours, not the sum: the same news told twice is the same news."""
+    x = torch.randn(1, 3, 3, 2)
+    x[:, :, 2] = x[:, :, 1]
+    index, features = torch.tensor([[1, 2], [0, 0]]), torch.tensor([[1.0, 1, 0], [1, 1, 0]])
+    once, twice = step(x, (index[:, :1], features[:1])), step(x, (index, features))
+    torch.testing.assert_close(once[:, :, 0], twice[:, :, 0], atol=1e-5, rtol=1e-4)
+
+
+def test_every_weight_of_the_mesh_step_learns_and_none_counts_nodes(step, graph, weather):
+    step(weather, mesh_edges(graph)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in step.parameters())
+    elsewhere = mesh_edges(knn_graph(*np.random.default_rng(0).uniform(0, 9, (2, 40)), 4))
+    assert step(torch.randn(1, 3, 40, 2), elsewhere).shape == (1, 1, 40, 2)
+
+
+def test_samples_of_a_batch_do_not_mix(step, graph, weather):
+    edges = mesh_edges(graph)
+    together = step(weather, edges)
+    for b in range(4):
+        torch.testing.assert_close(step(weather[b : b + 1], edges)[0], together[b], atol=1e-6, rtol=1e-5)
+
+
+def test_mesh_step_says_when_it_has_nothing_to_add(step, graph, weather):
+    """What is decoded is an increment: without it the step is persistence."""
+    nn.init.zeros_(step.decode.out.weight)
+    nn.init.zeros_(step.decode.out.bias)
+    assert torch.equal(step(weather, mesh_edges(graph)), weather[:, -1:])
+
+
+def test_mesh_step_is_trained_and_kept_like_any_model(step, graph, weather):
+    twin = copy.deepcopy(step)
+    assert torch.equal(twin(weather, mesh_edges(graph)), step(weather, mesh_edges(graph)))
+    fresh = MeshStep(2, history=3, channels=8, rounds=2)
+    fresh.load_state_dict(step.state_dict())
+    assert torch.equal(fresh(weather, mesh_edges(graph)), step(weather, mesh_edges(graph)))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda s, x, e: s(x.numpy(), e), TypeError, ["x", "torch tensor", "ndarray"]),
+        (lambda s, x, e: s(x[0], e), ValueError, ["x", "(batch, time, node, feature)", "(3, 12, 2)"]),
+        (lambda s, x, e: s(x[..., :1], e), ValueError, ["x", "2 features", "(4, 3, 12, 1)"]),
+        (lambda s, x, e: s(x[:, :2], e), ValueError, ["x", "3 time steps", "(4, 2, 12, 2)"]),
+        (lambda s, x, e: s(x.double(), e), TypeError, ["x", "torch.float32", "torch.float64"]),
+        (lambda s, x, e: s(x), TypeError, ["edges", "mesh_edges", "NoneType"]),
+        (lambda s, x, e: s(x, e[1]), TypeError, ["edges", "mesh_edges", "Tensor"]),
+        (lambda s, x, e: s(x, (e[0], e[1][:, :2])), ValueError, ["edges", "(edges, 3)"]),
+        (lambda s, x, e: s(x, (e[0].float(), e[1])), ValueError, ["edges", "torch.float32"]),
+        (lambda s, x, e: s(x[:, :, :6], e), ValueError, ["edges", "0 to 5", "11"]),
+        (lambda s, x, e: MeshStep(1, 2), ValueError, ["out_features", "at most the 1", "2"]),
+        (lambda s, x, e: MeshStep(0), ValueError, ["in_features", "0"]),
+        (lambda s, x, e: MeshStep(1, rounds=0), ValueError, ["rounds", "0"]),
+        (lambda s, x, e: MeshStep(1, history=1.5), ValueError, ["history", "1.5"]),
+        (lambda s, x, e: MeshStep(1, channels=True), ValueError, ["channels", "True"]),
+        (lambda s, x, e: mesh_edges(e), TypeError, ["graph", "Data", "tuple"]),
+        (lambda s, x, e: mesh_edges(knn_graph([0, 1], [0, 1], 1), 0), ValueError, ["length_scale", "0"]),
+        (lambda s, x, e: mesh_edges(knn_graph([0, 1], [0, 1], 1), np.inf), ValueError, ["length_scale", "inf"]),
+        (lambda s, x, e: rollout(s, x, 0, e), ValueError, ["steps", "at least 1", "0"]),
+        (lambda s, x, e: Rollout(s, 0), ValueError, ["horizon", "0"]),
+        (lambda s, x, e: Rollout(print, 3), TypeError, ["step", "torch.nn.Module"]),
+        (lambda s, x, e: rollout(MeshStep(2, 1, history=3), x, 2, e), ValueError, ["step", "(4, 1, 12, 2)", "12, 1)"]),
+        (lambda s, x, e: rollout(lambda x, o: x, x, 2, e), ValueError, ["step", "(4, 3, 12, 2)", "(4, 1, 12, 2)"]),
+    ],
+)
+def test_mesh_step_and_rollout_refuse_what_does_not_fit(step, weather, graph, call, error, parts):
+    with pytest.raises(error) as raised:
+        call(step, weather, mesh_edges(graph))
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+def test_mesh_edges_need_the_places(graph):
+    graph.pos = graph.pos[:5]
+    with pytest.raises(ValueError, match=r"pos of shape \(12, 2\).*\(5, 2\)"):
+        mesh_edges(graph)
+
+
+# ---------------------------------------------------------------------------- rolling forward
+
+
+def test_rollout_is_the_step_called_again_and_again(step, graph, weather):
+    edges = mesh_edges(graph)
+    rolled = rollout(step, weather, 4, edges)
+    assert rolled.shape == (4, 4, 12, 2)
+    past = [weather[:, t] for t in range(3)]
+    for h in range(4):
+        past.append(step(torch.stack(past[-3:], dim=1), edges)[:, 0])
+        assert torch.equal(rolled[:, h], past[-1])
+    assert torch.equal(Rollout(step, 4)(weather, edges), rolled)
+
+
+def test_rollout_takes_any_one_step_model(graph, weather):
+    """STGCN with a horizon of one, and a matrix."""
+    model = randomise(STGCN(2, 2, history=3, horizon=1, channels=(8, 4, 8), blocks=1, kernel_size=2))
+    operator = gcn_operator(graph)
+    rolled = rollout(model, weather, 3, operator)
+    again = model(torch.cat([weather[:, 2:], rolled[:, :2]], dim=1), operator)
+    assert torch.equal(rolled[:, 2:], again)
+    powers = rollout(lambda x, a: a @ x[:, -1:], weather, 3, operator)
+    torch.testing.assert_close(powers[:, 2], torch.linalg.matrix_power(operator, 3) @ weather[:, -1])
+
+
+def test_rollout_forgets_what_is_older_than_the_history(step, graph, weather):
+    """The forecast for step h does not depend on later ones, and a longer roll begins as a shorter one."""
+    edges = mesh_edges(graph)
+    assert torch.equal(rollout(step, weather, 5, edges)[:, :2], rollout(step, weather, 2, edges))
+    first = rollout(step, weather, 3, edges)
+    onwards = rollout(step, first, 2, edges)  # three forecasts are all the history that there is
+    assert torch.equal(rollout(step, weather, 5, edges)[:, 3:], onwards)
+
+
+def test_gradients_flow_through_all_rolled_steps(step, graph, weather):
+    edges = mesh_edges(graph)
+    for part in (step, Rollout(step, 4)):
+        x = weather.clone().requires_grad_()
+        step.zero_grad()
+        part(x, edges)[:, -1].sum().backward()
+        assert all(p.grad.abs().max() > 0 for p in step.parameters())
+        assert x.grad.abs().max() > 0
+    one, last = [torch.autograd.grad(rollout(step, weather, h, edges)[:, -1].sum(), step.parameters()) for h in (1, 4)]
+    assert any((a - b).abs().max() > 1e-3 for a, b in zip(one, last, strict=True))
+
+
+def carried_windows(steps: int, horizon: int):
+    """A field on a line of stations that moves east by one station a step, with a new value in the west."""
+    rng = np.random.default_rng(0)
+    new = rng.standard_normal(steps + 8)
+    values = np.stack([new[8 - i : 8 - i + steps] for i in range(8)], axis=1)
+    times = np.arange(np.datetime64("2000-01-01"), np.datetime64("2000-01-01") + steps)
+    ds = xr.Dataset({"v": (("time", "station"), values)}, coords={"time": times, "station": list("abcdefgh")})
+    return WindowDataset(ds, "v", "v", 1, horizon), mesh_edges(radius_graph(np.zeros(8), np.arange(8.0), 112))
+
+
+def test_training_through_the_rollout_trains_the_step():
+    """On a field that moves by a station a step, three steps ahead are known for all but three stations."""
+    torch.manual_seed(1)
+    windows, edges = carried_windows(300, 3)
+    step = MeshStep(1, channels=8, rounds=1)
+    model = Rollout(step, 3)
+    before = evaluate(model, windows, operator=edges)
+    fit(model, windows, windows, operator=edges, epochs=40, patience=40, learning_rate=1e-2, progress=False)
+    after = evaluate(model, windows, operator=edges)
+    unknowable = (1 + 2 + 3) / (3 * 8)  # new values of variance one that come in from the west
+    assert before > 1 and after < unknowable + 0.15, (before, after)
+    one, _ = carried_windows(300, 1)
+    assert evaluate(step, one, operator=edges) < 1 / 8 + 0.1  # the step that was wrapped has learned it
+    assert predict(model, windows, operator=edges).shape == (len(windows), 3, 8, 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -106,14 +108,53 @@ def make_targets() -> set[str]:
 def test_help_lists_every_target():
     shown = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"^make ([\w-]+)", shown, re.MULTILINE)) == make_targets()
-    assert {"book", "test", "notebooks", "serve", "bench", "clean", "lint", "lock", "help"} <= make_targets()
+    named = {"book", "test", "notebooks", "serve", "bench", "bench-forecast", "clean", "lint", "lock", "help"}
+    assert named <= make_targets()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/index.md", "book/status.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "book/index.md", "book/status.md", "book/leaderboard.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_commands_in_the_pages_exist(page):
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", text(page), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text(page), re.MULTILINE))
     assert named
     assert named <= make_targets()
+
+
+def test_a_benchmark_without_its_data_is_skipped_and_any_other_failure_is_not(tmp_path):
+    forecasts = re.search(r"^FORECASTS +:= (.+)$", text("Makefile"), re.MULTILINE).group(1).split()
+    assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in forecasts)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt", "requirements.lock", ".venv/bin/python", ".venv/.ready"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".venv/bin/python").unlink()
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    (tmp_path / "benchmarks").mkdir()
+
+    def bench(*status: int) -> tuple[bool, set[str]]:
+        for name, code in zip(forecasts, status, strict=True):
+            (tmp_path / "benchmarks" / f"{name}.py").write_text(f"raise SystemExit({code})")
+        done = subprocess.run(["make", "-s", "-k", "bench-forecast"], cwd=tmp_path, capture_output=True, check=False)
+        stamps = {path.name.removeprefix(".bench-") for path in tmp_path.glob("_build/.bench-*")}
+        shutil.rmtree(tmp_path / "_build", ignore_errors=True)
+        return done.returncode == 0, stamps
+
+    first, second, third = forecasts
+    assert bench(0, 0, 0) == (True, {first, second, third})
+    assert bench(0, 75, 0) == (True, {first, third})
+    assert bench(0, 1, 0) == (False, {first, third})
+
+
+def test_the_benchmark_that_needs_a_download_says_why_it_is_skipped(tmp_path):
+    path, stored = ROOT / "benchmarks" / "uk_temperature.py", ROOT / "benchmarks" / "uk_temperature.json"
+    before = stored.read_bytes() if stored.exists() else None
+    nowhere = os.environ | {"STGCN_LAB_DATA": str(tmp_path / "nowhere")}
+    done = subprocess.run([sys.executable, path], env=nowhere, capture_output=True, text=True, check=False)
+    assert done.returncode == 75, done.stderr
+    assert re.match(r"skipped, .*STGCN_LAB_DATA: expected a folder, found none", done.stdout)
+    assert before == (stored.read_bytes() if stored.exists() else None)
 
 
 def test_checks_of_a_fresh_clone_are_the_commands_of_the_readme():

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from stgcn_lab.baselines import fit_var
 from stgcn_lab.datasets import check_series
-from stgcn_lab.simulate import CENTRE, DEGREES, SIDE, mean_pattern_regimes, phase_randomised, travelling_regimes
+from stgcn_lab.simulate import (
+    CENTRE,
+    DEGREES,
+    DRIFT,
+    SIDE,
+    advected_field,
+    mean_pattern_regimes,
+    phase_randomised,
+    travelling_regimes,
+)
 
 REGIMES = [travelling_regimes, mean_pattern_regimes]
 
@@ -210,4 +220,140 @@ def test_surrogate_has_no_regimes_left():
 def test_phase_randomised_refuses_what_does_not_fit(call, error, parts):
     with pytest.raises(error) as raised:
         call(travelling_regimes(4, 50, 2)[0])
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+# ---------------------------------------------------------------------------- advection
+
+
+def variance(forecast: xr.DataArray, series: xr.DataArray) -> float:
+    return float(((forecast - series) ** 2).mean())
+
+
+@pytest.mark.parametrize("turn", [0.0, 15.0])
+def test_advected_field_has_names_and_the_seed_decides(turn):
+    series, truth = advected_field(12, 60, seed=2, turn=turn)
+    assert dict(series.sizes) == {"time": 60, "station": 12} and check_series(series).identical(series)
+    assert truth.wind.dims == ("time",) and (truth.wind.time == series.time).all()
+    again, other = advected_field(12, 60, seed=2, turn=turn), advected_field(12, 60, seed=3, turn=turn)
+    assert again[0].identical(series) and again[1].wind.identical(truth.wind)
+    assert not np.array_equal(other[0].lat, series.lat) and not np.array_equal(other[0], series)
+
+
+def test_steady_wind_stays_and_a_turning_one_takes_all_directions():
+    _, steady = advected_field(5, 500, direction=40.0)
+    assert (steady.wind == 40).all() and list(steady.carry) == [40.0]
+    _, turning = advected_field(5, 4000, seed=1, turn=12.0, direction=5.0)
+    wind = turning.wind.values
+    assert wind[0] == 5 and set(wind % 10) == {5.0} and len(np.unique(wind)) == 36
+    change = (np.diff(wind) + 180) % 360 - 180
+    assert change.std() == pytest.approx(np.sqrt(12**2 + 10**2 / 6), rel=0.05)  # what rounding adds
+
+
+@pytest.mark.parametrize("direction", [0.0, 90.0, 215.0])
+def test_the_field_goes_where_the_wind_goes(direction):
+    series, truth = advected_field(80, 2000, seed=0, direction=direction)
+    found = heading(series, np.arange(1999))
+    assert abs((found - direction + 180) % 360 - 180) < 12, found
+    # each station listens to a point that lies upstream, where there are stations
+    xy = np.stack([series.lon - CENTRE[1], series.lat - CENTRE[0]], axis=1) / DEGREES
+    (carry,) = truth.carry.values()
+    np.testing.assert_allclose(carry.sum(axis=1), 0.95, rtol=1e-12)
+    inside = (np.abs(xy) < 0.5).all(axis=1)
+    shift = (carry / 0.95 @ xy - xy)[inside].mean(axis=0)
+    upstream = -DRIFT * np.array([np.cos(np.deg2rad(direction)), np.sin(np.deg2rad(direction))])
+    np.testing.assert_allclose(shift, upstream, atol=0.06)
+
+
+@pytest.mark.parametrize("turn", [0.0, 20.0])
+def test_best_forecast_is_the_product_of_the_steps_and_leaves_the_announced_error(turn):
+    series, truth = advected_field(20, 3000, seed=4, turn=turn)
+    wind, x = truth.wind.values, series.values
+    for lead in (1, 3, 8):
+        best, spread = truth.forecast(series, lead), truth.spread(series, lead)
+        assert best[:lead].isnull().all() and best[lead:].notnull().all()
+        for t in (lead, 100, 2999):  # a matrix product, one time at a time
+            expected = x[t - lead]
+            covariance = np.zeros((20, 20))
+            for s in range(t - lead, t):
+                carry = truth.carry[wind[s]]
+                expected = carry @ expected
+                covariance = carry @ covariance @ carry.T + truth.innovation
+            np.testing.assert_allclose(best[t], expected, rtol=1e-10, atol=1e-12)
+            np.testing.assert_allclose(spread[t], np.sqrt(np.diag(covariance)), rtol=1e-10)
+        assert variance(best, series) == pytest.approx(float((spread**2).mean()), rel=0.04)
+        # the errors have nothing left in them that the start of the forecast could tell
+        error = (best - series).values[lead:]
+        assert np.abs(np.corrcoef(error.T, x[:-lead].T)[:20, 20:]).mean() < 0.05
+
+
+def test_innovations_are_new_and_have_their_covariance():
+    series, truth = advected_field(15, 6000, seed=0, turn=10.0)
+    error = (series - truth.forecast(series)).values[1:]
+    np.testing.assert_allclose(error.T @ error / len(error), truth.innovation, atol=0.006)
+    assert np.abs(np.corrcoef(error[1:].T, error[:-1].T)[:15, 15:]).max() < 0.06
+
+
+def test_nobody_beats_the_best_forecast_and_a_linear_model_only_nears_it_in_steady_wind():
+    excess = {}
+    for turn in (0.0, 12.0):
+        series, truth = advected_field(25, 4000, seed=1, turn=turn)
+        test = series[2000:]
+        best = variance(truth.forecast(test), test)
+        linear = variance(fit_var(series[:2000], 1).forecast(test), test)
+        persisted = variance(test.shift(time=1), test)
+        assert best < linear < persisted
+        excess[turn] = linear / best - 1
+    assert excess[0.0] < 0.04 and excess[12.0] > 0.15
+
+
+def test_frozen_wind_needs_no_future_and_pays_for_it():
+    series, truth = advected_field(20, 2000, seed=0, turn=15.0)
+    assert truth.forecast(series, 1, frozen=True).identical(truth.forecast(series, 1))
+    assert variance(truth.forecast(series, 6), series) < 0.97 * variance(truth.forecast(series, 6, True), series)
+    other = truth.wind.copy()
+    other[1000:] = (other[1000:] + 90) % 360  # another future of the wind
+    changed = type(truth)(other, truth.carry, truth.innovation, truth.stations)
+    a, b = (o.forecast(series, 6, frozen=True) for o in (truth, changed))
+    xr.testing.assert_allclose(a[:1006], b[:1006], rtol=1e-12)
+    assert np.abs(a - b)[1006:].max() > 0.1
+
+
+def test_best_forecast_of_a_stretch_is_a_stretch_of_the_best_forecast():
+    series, truth = advected_field(8, 100, seed=5, turn=30.0)
+    whole, part = truth.forecast(series, 2), truth.forecast(series[40:60], 2)
+    xr.testing.assert_allclose(part[2:], whole[42:60], rtol=1e-12)
+    xr.testing.assert_allclose(truth.spread(series[40:60], 2)[2:], truth.spread(series, 2)[42:60], rtol=1e-12)
+    assert truth.forecast(series[:2], 5).isnull().all()  # longer than the stretch
+
+
+def test_a_single_station_is_an_autoregression():
+    series, truth = advected_field(1, 3000, memory=0.8, turn=40.0)
+    np.testing.assert_allclose(truth.forecast(series, 2)[2:], 0.64 * series[:-2], rtol=1e-12)
+    assert series.var() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda s, o: advected_field(0), ValueError, ["num_nodes", "at least 1", "0"]),
+        (lambda s, o: advected_field(4, 1), ValueError, ["num_steps", "at least 2", "1"]),
+        (lambda s, o: advected_field(4, 9, seed=-1), ValueError, ["seed", "-1"]),
+        (lambda s, o: advected_field(4, 9, turn=-1.0), ValueError, ["turn", "-1.0"]),
+        (lambda s, o: advected_field(4, 9, turn=np.nan), ValueError, ["turn", "nan"]),
+        (lambda s, o: advected_field(4, 9, memory=1.0), ValueError, ["memory", "1.0"]),
+        (lambda s, o: advected_field(4, 9, direction=np.inf), ValueError, ["direction", "inf"]),
+        (lambda s, o: o.forecast(s.values), TypeError, ["series", "DataArray", "ndarray"]),
+        (lambda s, o: o.forecast(s.transpose()), ValueError, ["series", "(time, station)"]),
+        (lambda s, o: o.forecast(s, 0), ValueError, ["lead", "at least 1", "0"]),
+        (lambda s, o: o.spread(s, 1.5), ValueError, ["lead", "1.5"]),
+        (lambda s, o: o.forecast(s[:, ::-1]), ValueError, ["series", "4 stations", "S003"]),
+        (lambda s, o: o.forecast(s[:0]), ValueError, ["series", "times"]),
+        (lambda s, o: o.forecast(s[::2]), ValueError, ["series", "one after the other"]),
+        (lambda s, o: o.spread(s.assign_coords(time=s.time.values + np.timedelta64(1, "h"))), ValueError, ["times"]),
+    ],
+)
+def test_advection_refuses_what_does_not_fit(call, error, parts):
+    with pytest.raises(error) as raised:
+        call(*advected_field(4, 30))
     assert all(part in str(raised.value) for part in parts), str(raised.value)

@@ -14,11 +14,26 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import norm
 from torch import nn
 
 from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph
 from stgcn_lab.models import STGCN
-from stgcn_lab.training import History, evaluate, fit, masked_mse, predict, save_atomically
+from stgcn_lab.training import (
+    History,
+    evaluate,
+    fit,
+    gaussian_crps,
+    gaussian_nll,
+    masked_mse,
+    pinball_loss,
+    predict,
+    save_atomically,
+)
+from stgcn_lab.verification import crps_gaussian
 from stgcn_lab.windows import Batch, WindowDataset
 
 RING = grid_graph([50.0], np.arange(0, 360, 36), neighbours=4)  # ten stations round a circle of latitude
@@ -603,3 +618,234 @@ def test_judging_takes_windows_only(function):
 def test_masked_mse_takes_a_boolean_mask():
     with pytest.raises(TypeError, match="mask: expected torch.bool.*float32"):
         masked_mse(torch.ones(3), torch.zeros(3), torch.ones(3))
+
+
+# ---------------------------------------------------------------------------- losses of probability forecasts
+
+numbers = st.floats(-5, 5)
+
+
+def one(mean, log_spread, y, dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return torch.tensor([[mean, log_spread]], dtype=dtype), torch.tensor([[y]], dtype=dtype), torch.tensor([[True]])
+
+
+@given(mean=numbers, log_spread=st.floats(-2, 2), y=numbers)
+def test_crps_is_the_integral_of_its_definition(mean, log_spread, y):
+    """The integral of (F(x) - 1{x >= y})^2 over all x."""
+    law = norm(mean, np.exp(log_spread))
+    far = 12 * np.exp(log_spread) + 11
+    below, _ = quad(lambda x: law.cdf(x) ** 2, mean - far, y, points=[mean] if mean < y else None, limit=200)
+    above, _ = quad(lambda x: law.sf(x) ** 2, y, mean + far, points=[mean] if mean > y else None, limit=200)
+    assert gaussian_crps(*one(mean, log_spread, y)).item() == pytest.approx(below + above, rel=1e-6, abs=1e-9)
+
+
+@given(mean=numbers, log_spread=st.floats(-3, 3), y=numbers)
+def test_nll_is_the_density_of_scipy(mean, log_spread, y):
+    expected = -norm(mean, np.exp(log_spread)).logpdf(y)
+    assert gaussian_nll(*one(mean, log_spread, y)).item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def probability_forecasts(seed=0, dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    prediction = torch.randn(6, 2, 5, 2, generator=draw, dtype=dtype)
+    target = torch.randn(6, 2, 5, 1, generator=draw, dtype=dtype)
+    return prediction, target, torch.rand(6, 2, 5, 1, generator=draw) > 0.3
+
+
+def test_crps_equals_the_score_of_verification():
+    prediction, target, mask = (part[:, 0].numpy() for part in probability_forecasts())
+    coords = {"time": pd.date_range("2000", periods=6), "station": list("abcde")}
+
+    def series(values) -> xr.DataArray:
+        return xr.DataArray(values, dims=("time", "station"), coords=coords)
+
+    observed = series(np.where(mask, target, np.nan)[..., 0])
+    spread = series(np.exp(prediction[..., 1]))
+    expected = crps_gaussian(series(prediction[..., 0]), spread, observed, dim=("time", "station"))
+    found = gaussian_crps(*(part[:, 0] for part in probability_forecasts())).item()
+    assert found == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("features", [1, 3])
+@pytest.mark.parametrize("loss", [gaussian_crps, gaussian_nll])
+def test_means_come_first_and_log_spreads_after(loss, features):
+    prediction = torch.randn(4, 2 * features, dtype=torch.float64)
+    target, mask = torch.randn(4, features, dtype=torch.float64), torch.rand(4, features) > 0.3
+    single = [
+        loss(*one(prediction[b, f].item(), prediction[b, features + f].item(), target[b, f].item())).item()
+        for b in range(4)
+        for f in range(features)
+        if mask[b, f]
+    ]
+    assert loss(prediction, target, mask).item() == pytest.approx(np.mean(single))
+
+
+@pytest.mark.parametrize("loss", [gaussian_crps, gaussian_nll, pinball_loss([0.1, 0.6])])
+def test_gradients_of_the_probability_losses(loss):
+    prediction, target, mask = probability_forecasts()
+    assert torch.autograd.gradcheck(lambda p: loss(p, target, mask), prediction.requires_grad_())
+
+
+@pytest.mark.parametrize("hidden", [0.0, 1e30, float("inf"), float("nan")])
+@pytest.mark.parametrize("loss", [gaussian_crps, gaussian_nll, pinball_loss([0.1, 0.6])])
+def test_what_is_masked_reaches_no_probability_loss(loss, hidden):
+    """Windows hold 0 there; another's windows may hold NaN."""
+    results = []
+    for value in (0.5, hidden):
+        prediction, target, mask = probability_forecasts(dtype=torch.float32)
+        prediction.requires_grad_()
+        found = loss(prediction, torch.where(mask, target, torch.tensor(value)), mask)
+        results.append((found, torch.autograd.grad(found, prediction)[0]))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+    seen = mask[..., 0]
+    assert (results[1][1][~seen] == 0).all() and (results[1][1][seen] != 0).any(-1).all()
+
+
+@pytest.mark.parametrize("loss", [gaussian_crps, gaussian_nll, pinball_loss([0.1, 0.6])])
+def test_probability_losses_of_nothing_are_zero(loss):
+    prediction, target, mask = probability_forecasts()
+    found = loss(prediction.requires_grad_(), target, torch.zeros_like(mask))
+    found.backward()
+    assert found.item() == 0 and (prediction.grad == 0).all()
+
+
+@pytest.mark.parametrize("loss", [gaussian_crps, gaussian_nll])
+def test_a_mean_and_a_spread_are_learned_from_draws(loss):
+    """Proper scores: the best constant forecast is the law that the values come from."""
+    y = 3 + 0.5 * torch.randn(4000, 1)
+    forecast = torch.tensor([0.0, 1.0], requires_grad=True)
+    optimizer = torch.optim.Adam([forecast], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss(forecast.expand(4000, 2), y, torch.ones_like(y, dtype=torch.bool)).backward()
+        optimizer.step()
+    mean, log_spread = forecast.tolist()
+    assert mean == pytest.approx(y.mean().item(), abs=0.02)
+    assert np.exp(log_spread) == pytest.approx(y.std().item(), rel=0.03)
+
+
+@pytest.mark.parametrize(("mean", "log_spread"), [(0.0, 8.0), (0.0, -12.0), (1e4, 0.0), (1e4, -6.0)])
+def test_crps_of_extreme_forecasts_is_finite_with_its_gradient(mean, log_spread):
+    """A network at the start, or gone astray, must find back. Far off it is the absolute error."""
+    prediction, y, mask = one(mean, log_spread, 1.0, torch.float32)
+    found = gaussian_crps(prediction.requires_grad_(), y, mask)
+    found.backward()
+    assert found.isfinite() and prediction.grad.isfinite().all()
+    if log_spread <= 0:
+        spread = np.exp(log_spread)
+        assert found.item() == pytest.approx(abs(mean - 1) - spread / np.sqrt(np.pi), rel=1e-4)
+        assert prediction.grad[0, 0].item() == pytest.approx(np.sign(mean - 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.3, 0.5, 0.9])
+def test_the_pinball_loss_is_smallest_at_the_quantile(level):
+    y = torch.tensor(np.random.default_rng(0).gamma(2, size=(999, 1)))
+    seen = torch.ones_like(y, dtype=torch.bool)
+    candidates = torch.cat([y.sort(dim=0).values, torch.linspace(0, 8, 300, dtype=y.dtype)[:, None]])
+    losses = torch.stack([pinball_loss([level])(c.expand(999, 1), y, seen) for c in candidates])
+    best = candidates[losses.argmin()].item()
+    assert best == pytest.approx(np.quantile(y, level, method="inverted_cdf"), abs=1e-9)
+
+
+def test_pinball_by_hand():
+    prediction, target = torch.tensor([[1.0, 3.0], [0.0, 9.0]]), torch.tensor([[2.0], [1.0]])
+    loss = pinball_loss((0.1, 0.9))
+    # y - q: 1, -1 -> 0.1, 0.1; masked
+    assert loss(prediction, target, torch.tensor([[True], [False]])).item() == pytest.approx(0.1)
+    # second row: 1, -8 -> 0.1, 0.8
+    assert loss(prediction, target, torch.tensor([[True], [True]])).item() == pytest.approx((0.1 + 0.45) / 2)
+    half = pinball_loss([0.5])(prediction[:, :1], target, torch.tensor([[True], [True]]))
+    assert half.item() == pytest.approx(0.5 * 1)  # half the mean absolute error
+
+
+MASK, O = torch.ones(4, 1, dtype=torch.bool), torch.zeros
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda: gaussian_crps(O(4, 1), O(4, 1), MASK), ValueError, ["prediction", "(4, 2)", "(4, 1)"]),
+        (lambda: gaussian_nll(O(4, 3), O(4, 1), MASK), ValueError, ["prediction", "(4, 2)", "(4, 3)"]),
+        (lambda: gaussian_crps(O(1, 2), O(4, 1), MASK), ValueError, ["prediction", "(4, 2)"]),
+        (lambda: gaussian_crps(O(4, 2), O(4, 1), MASK[:1]), TypeError, ["mask", "(4, 1)", "(1, 1)"]),
+        (lambda: gaussian_crps(O(4, 2), O(4, 1), MASK[:, 0]), TypeError, ["mask", "(4, 1)"]),
+        (lambda: gaussian_crps(O(4, 2), O(4, 1), MASK.float()), TypeError, ["mask", "bool", "float32"]),
+        (lambda: gaussian_nll(O(4, 2), O(4, 1), MASK.int()), TypeError, ["mask", "bool", "int32"]),
+        (lambda: pinball_loss([]), ValueError, ["levels", "between 0 and 1"]),
+        (lambda: pinball_loss([0.5, 1.0]), ValueError, ["levels", "1.0"]),
+        (lambda: pinball_loss([0.0]), ValueError, ["levels", "0.0"]),
+        (lambda: pinball_loss([float("nan")]), ValueError, ["levels", "nan"]),
+        (lambda: pinball_loss([0.5])(O(4, 2), O(4, 1), MASK), ValueError, ["(..., 1)", "(4, 2)"]),
+        (lambda: pinball_loss([0.5])(O(4, 1), O(4, 2), MASK), ValueError, ["target", "(4, 2)"]),
+        (lambda: pinball_loss([0.5])(O(1, 1), O(4, 1), MASK), ValueError, ["(1, 1)", "(4, 1)"]),
+        (lambda: pinball_loss([0.5])(O(4, 1), O(4, 1), MASK.int()), TypeError, ["mask", "int32"]),
+    ],
+)
+def test_probability_losses_refuse_what_does_not_fit(call, error, parts):
+    with pytest.raises(error) as raised:
+        call()
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+# ---------------------------------------------------------------------------- without a validation part
+
+
+def test_without_validation_all_epochs_run_and_the_last_weights_stay():
+    seen, model = [], network()
+
+    def loss(prediction, target, mask):
+        assert prediction.requires_grad, "nothing is judged"
+        seen.append(weights(model))
+        return masked_mse(prediction, target, mask)
+
+    history = run(model, validation=None, loss=loss, patience=1)
+    assert len(history.train_loss) == 5 and history.validation_loss == []
+    assert (history.best_epoch, history.stopped_early) == (4, False)
+    assert len(seen) == 5 * STEPS and not any(same(weights(model), one) for one in seen)  # stepped after the last
+    assert not model.training
+
+
+def test_validation_does_not_touch_the_training():
+    """The same steps with and without it: with every epoch an improvement the weights are the same too."""
+    free, judged = network(), network()
+    script = Scripted(judged, [5.0, 4, 3, 2, 1])
+    without, with_it = run(free, validation=None), run(judged, validation=ONE_BATCH, loss=script)
+    assert without.train_loss == with_it.train_loss and same(weights(free), weights(judged))
+
+
+@pytest.mark.parametrize("steps", [STEPS + 1, 3 * STEPS - 1])
+def test_resume_without_validation_equals_an_uninterrupted_run(steps, tmp_path):
+    path, whole, model = tmp_path / "run.pt", network(), network()
+    history = run(whole, validation=None)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(network(), validation=None, loss=Ending(steps), checkpoint=path)
+    again = run(model, validation=None, checkpoint=path, resume=True)
+    assert losses(again) == losses(history) and same(weights(model), weights(whole))
+    finished = network()
+    run(finished, validation=None, checkpoint=path, resume=True)
+    assert same(weights(finished), weights(whole))
+
+
+@pytest.mark.parametrize("ending", ["interrupt", "no number"])
+def test_without_validation_a_broken_run_keeps_the_last_whole_epoch(ending):
+    model, calls, states = network(), [], []  # states: the weights at the start of each epoch
+
+    def loss(prediction, target, mask):
+        if len(calls) % STEPS == 0:
+            states.append(weights(model))
+        calls.append(None)
+        if len(calls) == 2 * STEPS + 2:
+            if ending == "interrupt":
+                raise KeyboardInterrupt
+            return masked_mse(prediction, target, mask) * float("nan")
+        return masked_mse(prediction, target, mask)
+
+    with pytest.raises(KeyboardInterrupt if ending == "interrupt" else FloatingPointError):
+        run(model, validation=None, loss=loss)
+    assert same(weights(model), states[2])
+
+
+def test_without_validation_the_bar_shows_the_training_loss_alone(capfd):
+    run(network(), validation=None, epochs=2, progress=True)
+    _, shown = capfd.readouterr()
+    assert "train" in shown and "validation" not in shown
