@@ -76,8 +76,8 @@ def graph_of(wind: Forecast, neighbours: int = NEIGHBOURS, shuffled: bool = Fals
     return graphs.knn_graph(lat, lon, k=neighbours)
 
 
-def corrected(forecast: Forecast, observed: Forecast) -> Forecast:
-    return forecasting.running_correction(forecast, observed, memory=MEMORY)
+def corrected(forecast: Forecast, observed: Forecast, memory: float = MEMORY) -> Forecast:
+    return forecasting.running_correction(forecast, observed, memory=memory)
 
 
 def choose(wind: Forecast) -> list[dict[str, Any]]:
@@ -85,13 +85,15 @@ def choose(wind: Forecast) -> list[dict[str, Any]]:
     wind = wind.sel(time=TRAIN)
     rows = []
 
-    def log(name: str, make: Callable[[Forecast, Forecast], Forecast]) -> None:
+    def log(name: str, make: Callable[[Forecast, Forecast], Forecast], memory: float = MEMORY) -> None:
         plain, after = [], []
         for last, first, end in FOLDS:
             known, years = wind.sel(time=slice(None, end)), slice(first, end)
             forecast = make(wind.sel(time=slice(None, last)), known)
             plain.append(verification.mean_score(forecast.sel(time=years), known.sel(time=years)))
-            after.append(verification.mean_score(corrected(forecast, known).sel(time=years), known.sel(time=years)))
+            after.append(
+                verification.mean_score(corrected(forecast, known, memory).sel(time=years), known.sel(time=years))
+            )
         rows.append({"name": name, "plain": rounded(plain), "corrected": rounded(after)})
         print(f"choice  {name:28s} {np.mean(plain):.4f} {np.mean(after):.4f}", flush=True)
 
@@ -99,6 +101,8 @@ def choose(wind: Forecast) -> list[dict[str, Any]]:
         log(f"VAR({order})", lambda train, known, order=order: linear(train, known, order))
     for ridge in (0.01, 0.03, 0.06):
         log(f"VAR(3), ridge {ridge}", lambda train, known, ridge=ridge: linear(train, known, 3, ridge))
+    for memory in (30, 60, 180, 365):
+        log(f"VAR(3), ridge {RIDGE}, memory {memory} days", lambda train, known: linear(train, known, 3, RIDGE), memory)
     for name, options in {**TRIED, **{f"graph: {name}": options for name, options in SPATIAL.items()}}.items():
 
         def network(train: Forecast, known: Forecast, options: dict[str, Any] = options) -> Forecast:

@@ -57,7 +57,7 @@ class Forecaster:
         Raises:
             TypeError, ValueError: for another kind of series, other stations, or a lead out of range.
         """
-        return self.distribution(series, lead)["mean"]
+        return self.distribution(series, lead)["mean"].rename(series.name)
 
     def distribution(self, series: xr.DataArray, lead: int = 1) -> xr.Dataset:
         """The Gaussian forecast of every time of a series, and what each member says.
