@@ -143,11 +143,7 @@ def rmse(
     Raises:
         TypeError, ValueError: for another kind of series, other times or stations, or no pair at all.
     """
-    from scores import continuous
-
-    forecast, observed = _common(observed, {"forecast": forecast})
-    score = continuous.rmse(forecast, observed, **_reduction(dim, weights, observed))
-    return _labelled(score, "rmse", "root mean square error", observed.attrs.get("units"))
+    return _of_pairs("rmse", forecast, observed, dim, weights, "rmse", "root mean square error")
 
 
 def mae(
@@ -158,22 +154,10 @@ def mae(
 ) -> xr.DataArray:
     """Mean absolute error, ``mean |f - o|``.
 
-    Args:
-        forecast, observed: (time, station), same units.
-        dim: what the mean is taken over: "time", "station", both, or () for none.
-        weights: (station,) for a mean over stations.
-
-    Returns:
-        What is left of (time, station), in the units of ``observed``; NaN where there is no pair.
-
-    Raises:
-        TypeError, ValueError: for another kind of series, other times or stations, or no pair at all.
+    Args, Returns, Raises:
+        As in :func:`rmse`.
     """
-    from scores import continuous
-
-    forecast, observed = _common(observed, {"forecast": forecast})
-    score = continuous.mae(forecast, observed, **_reduction(dim, weights, observed))
-    return _labelled(score, "mae", "mean absolute error", observed.attrs.get("units"))
+    return _of_pairs("mae", forecast, observed, dim, weights, "mae", "mean absolute error")
 
 
 def bias(
@@ -184,22 +168,27 @@ def bias(
 ) -> xr.DataArray:
     """Mean error, ``mean (f - o)``: above zero where the forecast is too high.
 
-    Args:
-        forecast, observed: (time, station), same units.
-        dim: what the mean is taken over: "time", "station", both, or () for none.
-        weights: (station,) for a mean over stations.
-
-    Returns:
-        What is left of (time, station), in the units of ``observed``; NaN where there is no pair.
-
-    Raises:
-        TypeError, ValueError: for another kind of series, other times or stations, or no pair at all.
+    Args, Returns, Raises:
+        As in :func:`rmse`.
     """
+    return _of_pairs("additive_bias", forecast, observed, dim, weights, "bias", "mean error")
+
+
+def _of_pairs(
+    function: str,
+    forecast: xr.DataArray,
+    observed: xr.DataArray,
+    dim: Dims,
+    weights: ArrayLike | xr.DataArray | None,
+    name: str,
+    long_name: str,
+) -> xr.DataArray:
+    """A score of the library's ``continuous`` family."""
     from scores import continuous
 
     forecast, observed = _common(observed, {"forecast": forecast})
-    score = continuous.additive_bias(forecast, observed, **_reduction(dim, weights, observed))
-    return _labelled(score, "bias", "mean error", observed.attrs.get("units"))
+    score = getattr(continuous, function)(forecast, observed, **_reduction(dim, weights, observed))
+    return _labelled(score, name, long_name, observed.attrs.get("units"))
 
 
 def acc(
