@@ -103,6 +103,7 @@ def choose(wind: Forecast) -> list[dict[str, Any]]:
         log(f"VAR(3), ridge {ridge}", lambda train, known, ridge=ridge: linear(train, known, 3, ridge))
     for memory in (30, 60, 180, 365):
         log(f"VAR(3), ridge {RIDGE}, memory {memory} days", lambda train, known: linear(train, known, 3, RIDGE), memory)
+    log(f"VAR(3), ridge {RIDGE}, products of pairs", with_products)
     for name, options in {**TRIED, **{f"graph: {name}": options for name, options in SPATIAL.items()}}.items():
 
         def network(train: Forecast, known: Forecast, options: dict[str, Any] = options) -> Forecast:
@@ -119,6 +120,22 @@ def linear(train: Forecast, known: Forecast, order: int, ridge: float = 0.0) -> 
     season = baselines.climatology(train, known["time"], 1)
     model = baselines.fit_var(train - season.sel(time=train["time"]), order, ridge)
     return season + model.forecast(known - season)
+
+
+def with_products(train: Forecast, known: Forecast) -> Forecast:
+    """The ridge line with the products of any two stations' anomalies of yesterday, penalised like its third lag."""
+    season = baselines.climatology(train, known["time"], 1)
+    rest, steps = (known - season).values, train.sizes["time"]
+    z = rest / rest[:steps].std(axis=0)
+    past = [np.roll(z, lag, axis=0) for lag in (1, 2, 3)]
+    i, j = np.triu_indices(z.shape[1])
+    columns = np.concatenate([*past, past[0][:, i] * past[0][:, j]], axis=1)
+    columns = (columns - columns[3:steps].mean(axis=0)) / columns[3:steps].std(axis=0)
+    penalty = RIDGE * (steps - 3) * np.repeat([1, 4, 9, 9], [*[z.shape[1]] * 3, i.size])
+    x, y = columns[3:steps], rest[3:steps]
+    weights = np.linalg.solve(x.T @ x + np.diag(penalty), x.T @ (y - y.mean(axis=0)))
+    forecast = season + columns @ weights + y.mean(axis=0)
+    return forecast.where(np.arange(len(z))[:, None] >= 3)  # the first rows have no past
 
 
 def simple_methods(wind: Forecast, season: Forecast, graph: Any) -> dict[str, tuple[str, Callable[[], Any]]]:
