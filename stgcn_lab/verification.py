@@ -830,9 +830,9 @@ def compare(
         score: "rmse", "mse", "mae" or "crps".
         block_length: steps in a block. By default the cube root of their number, the best order for a variance (Hall,
             Horowitz & Jing 1995, doi:10.1093/biomet/82.3.561; for the ends of an interval it is somewhat lower), and
-            a day at least, since the errors of hourly forecasts go with the hour. Eight years of days give 15: longer than the few days
-            that a weather system takes to pass. For forecasts of h steps ahead, whose errors overlap, give
-            at least h.
+            a day at least, since the errors of hourly forecasts go with the hour. Eight years of days give 15: longer
+            than the few days that a weather system takes to pass. For forecasts of h steps ahead, whose errors
+            overlap, give at least h.
         resamples, level, seed: of the bootstrap.
         weights: (station,) how much each station counts; equal if not given.
 
