@@ -42,10 +42,10 @@ def _check_dates(times: xr.DataArray, name: str) -> None:
         raise TypeError(f"{name}: expected times as datetime64, found {times.dtype}; a season needs dates")
 
 
-def _check_stations(series: xr.DataArray, stations: np.ndarray) -> None:
+def _check_stations(series: xr.DataArray, stations: np.ndarray, name: str = "series", whose: str = "the fit") -> None:
     if not np.array_equal(series["station"].values, stations):
         raise ValueError(
-            f"series: expected the {len(stations)} stations of the fit in their order, "
+            f"{name}: expected the {len(stations)} stations of {whose} in their order, "
             f"{stations.tolist()}, found {series['station'].values.tolist()}"
         )
 

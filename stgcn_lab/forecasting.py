@@ -182,7 +182,6 @@ def fit_forecaster(
     fit_windows = windows(train)
     judge_windows = None
     if validation is not None:
-        _check_series(validation, "validation")
         _check_validation(validation, train)
         judge_windows = windows(validation)
     coefficients, intercept = _linear_part((train - season) / scale, lags, ridge, horizon)
@@ -228,11 +227,8 @@ def fit_forecaster(
 
 
 def _check_validation(validation: xr.DataArray, train: xr.DataArray) -> None:
-    if not np.array_equal(validation["station"].values, train["station"].values):
-        raise ValueError(
-            f"validation: expected the stations of train in their order, {train['station'].values.tolist()}, "
-            f"found {validation['station'].values.tolist()}"
-        )
+    _check_series(validation, "validation")
+    _check_stations(validation, train["station"].values, "validation", "train")
     if np.isin(validation["time"].values, train["time"].values).any():
         raise ValueError("validation: expected times that are not in train, found some that are")
 
