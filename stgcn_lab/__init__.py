@@ -3,9 +3,9 @@
 Modules are loaded when they are first used, so that ``import stgcn_lab`` costs next to nothing.
 A module imports only from floors below it:
 
-    0  datasets, graphs, simulate     1  layers, windows, classes, verification
+    0  datasets, graphs, simulate     1  layers, windows, classes, indices, verification
     2  models, baselines              3  training, regions
-    4  regimes, forecasting           5  plots
+    4  regimes, forecasting           5  events, plots
 """
 
 from importlib import import_module
@@ -16,8 +16,10 @@ __all__ = [
     "baselines",
     "classes",
     "datasets",
+    "events",
     "forecasting",
     "graphs",
+    "indices",
     "layers",
     "models",
     "plots",

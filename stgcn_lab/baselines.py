@@ -3,7 +3,7 @@
 Each returns its forecast under the *valid* time, the time that it speaks about, so that a forecast and what
 was observed are compared by subtracting one from the other. What has to be fitted is fitted to the training
 part, and the result has ``forecast(series, lead)``; the linear ones also have ``spread(lead)``, the standard
-deviation of their errors.
+deviation of their errors. Those for events have ``probability(series)``.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 import xarray as xr
 from numpy.typing import ArrayLike
+from scipy.special import expit, logit
 from torch_geometric.data import Data
 
 from ._checks import whole_number
@@ -62,6 +63,13 @@ def _station_coords(series: xr.DataArray) -> dict[Any, xr.DataArray]:
     return {name: coord for name, coord in series.coords.items() if coord.dims == ("station",)}
 
 
+def _check_times(times: xr.DataArray) -> None:
+    if not isinstance(times, xr.DataArray) or times.dims != ("time",):
+        found = f"dims {times.dims}" if isinstance(times, xr.DataArray) else type(times).__name__
+        raise TypeError(f"times: expected the time coordinate of a series, such as test.time, found {found}")
+    _check_dates(times, "times")
+
+
 def climatology(train: xr.DataArray, times: xr.DataArray, harmonics: int | None = None) -> xr.DataArray:
     """The usual value of the season, learned from the training years.
 
@@ -83,11 +91,8 @@ def climatology(train: xr.DataArray, times: xr.DataArray, harmonics: int | None 
         TypeError, ValueError: for another kind of series, or fewer values than the fit needs.
     """
     _check_series(train, "train")
-    if not isinstance(times, xr.DataArray) or times.dims != ("time",):
-        found = f"dims {times.dims}" if isinstance(times, xr.DataArray) else type(times).__name__
-        raise TypeError(f"times: expected the time coordinate of a series, such as test.time, found {found}")
     _check_dates(train.time, "train")
-    _check_dates(times, "times")
+    _check_times(times)
     if harmonics is None:
         values = _calendar_mean(train, times)
     else:
@@ -659,6 +664,214 @@ def _each_neighbour(a: sp.csr_matrix) -> list[sp.csr_matrix]:
         sp.csr_matrix((np.ones((rank == k).sum()), (target[rank == k], a.indices[rank == k])), shape=a.shape)
         for k in range(int(np.diff(a.indptr).max()))
     ]
+
+
+def event_rate(train_event: xr.DataArray, times: xr.DataArray, harmonics: int = 1) -> xr.DataArray:
+    """The usual probability of an event: how often it took place in the training years, station by season.
+
+    ``logit p_i(t) = a_i + Σ_{h=1}^{H} b_h cos(2πhτ) + c_h sin(2πhτ)``, τ the time in years, fitted by maximum
+    likelihood. Each station has its own rate; all share one seasonal shape, since rare events are too few for more.
+    What a warning must beat, as :func:`climatology` is for a forecast of values.
+
+    Args:
+        train_event: (time, station), whether the event took place: 1 or 0, NaN if nobody knows.
+        times: the times to give the probability for, for example ``test.time``.
+        harmonics: H; 0 for the plain rate of each station.
+
+    Returns:
+        (time, station) at ``times``. 0 (or 1) at a station where the event never (always) took place, NaN at one
+        that never reports.
+
+    Raises:
+        TypeError, ValueError: for another kind of series or values that are no events.
+    """
+    _check_event(train_event, "train_event")
+    _check_dates(train_event.time, "train_event")
+    _check_times(times)
+    harmonics = whole_number(harmonics, "harmonics", least=0)
+    y = train_event.values.astype(np.float64)
+    there = np.isfinite(y)
+    count = there.sum(axis=0)
+    rate = np.divide(np.nansum(y, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
+    values = np.tile(rate, (times.size, 1))
+    varies = (rate > 0) & (rate < 1)
+    if harmonics and varies.any():
+        y, there = np.nan_to_num(y[:, varies]), there[:, varies]
+        shape = _season_design(train_event.time, harmonics)[:, 1:]
+        a, b = logit(rate[varies]), np.zeros(2 * harmonics)
+        for _ in range(30):  # Newton's method; the a_i, one a station, are eliminated from its equations
+            p = expit(a + (shape @ b)[:, None])
+            error, curvature = (p - y) * there, p * (1 - p) * there
+            mixed, own = curvature.T @ shape, curvature.sum(axis=0)[:, None]
+            # The last term, too weak to count else, keeps b finite where all events fall on few days.
+            among = (shape.T * curvature.sum(axis=1)) @ shape - mixed.T @ (mixed / own) + 0.1 * np.eye(len(b))
+            slope = shape.T @ error.sum(axis=1) + 0.1 * b
+            step = np.linalg.solve(among, slope - (mixed / own).T @ error.sum(axis=0))
+            a, b = a - (error.sum(axis=0) - mixed @ step) / own[:, 0], b - step
+        values[:, varies] = expit(a + (_season_design(times, harmonics)[:, 1:] @ b)[:, None])
+    coords = _station_coords(train_event) | {"time": times}
+    return _as_probability(xr.DataArray(values, dims=("time", "station"), coords=coords), values)
+
+
+def _as_probability(series: xr.DataArray, values: np.ndarray) -> xr.DataArray:
+    """Values under the times and stations of a series; of its attributes none still holds."""
+    said = series.copy(data=values).rename("probability")
+    said.attrs = {"units": "1", "long_name": "probability"}
+    return said
+
+
+def _check_event(event: xr.DataArray, name: str) -> None:
+    _check_series(event, name)
+    values = event.values[np.isfinite(event.values)]
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(
+            f"{name}: expected 0 or 1, false or true, found numbers from {values.min():g} to {values.max():g}"
+        )
+
+
+def _logistic_regression(design: np.ndarray, y: np.ndarray, penalty: np.ndarray, whose: str) -> np.ndarray:
+    """Coefficients b (columns,) that make ``mean[log(1 + e^z) - y z] + Σ penalty b²`` smallest, z = design b.
+
+    The first column is 1; y, from 0 to 1, is on average neither.
+    """
+    b = np.zeros(design.shape[1])
+    b[0] = logit(y.mean())
+
+    def cost(b: np.ndarray) -> float:
+        z = design @ b
+        return float((np.logaddexp(0, z) - y * z).mean() + penalty @ b**2)
+
+    for _ in range(50):  # Newton's method
+        p = expit(design @ b)
+        slope = design.T @ (p - y) / len(y) + 2 * penalty * b
+        curvature = (design.T * (p * (1 - p))) @ design / len(y) + 2 * np.diag(penalty)
+        step = np.linalg.lstsq(curvature, slope, rcond=None)[0]
+        while cost(b - step) > cost(b) and np.abs(step).max() > 1e-9:
+            step = step / 2
+        b = b - step
+        if np.abs(design @ step).max() < 1e-6:
+            return b
+    raise ValueError(
+        f"ridge: expected a penalty that keeps the coefficients of {whose} finite, found one too small: "
+        "the predictors tell the events of the training part without a fault"
+    )
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """A fitted logistic regression, see :func:`fit_logistic`.
+
+    Attributes:
+        stations: (station,) labels of the stations it was fitted to.
+        lead: the lead time that it was fitted to, in steps.
+        mean: (station,) of the series in the training part.
+        coefficients: (lags, station, station) W; ``coefficients[p][i, j]`` is what station j, p steps before the
+            forecast is made, adds to the logit of station i.
+        season: (1 + 2 H, station) intercept, cosines and sines of the time of year.
+    """
+
+    stations: np.ndarray
+    lead: int
+    mean: np.ndarray
+    coefficients: np.ndarray
+    season: np.ndarray
+
+    def probability(self, series: xr.DataArray) -> xr.DataArray:
+        """The probability of the event at every time of a series, from the steps up to ``lead`` before it.
+
+        Args:
+            series: (time, station) with the stations of the fit. A missing value counts as the mean of the fit.
+
+        Returns:
+            (time, station) at valid times; the first lags + lead - 1 steps, which have no full past, are NaN.
+
+        Raises:
+            TypeError, ValueError: for another kind of series or other stations.
+        """
+        _check_series(series, "series")
+        _check_dates(series.time, "series")
+        _check_stations(series, self.stations)
+        return _as_probability(series, expit(self._logits(series)))
+
+    def _logits(self, series: xr.DataArray) -> np.ndarray:
+        z = _season_design(series.time, (len(self.season) - 1) // 2) @ self.season
+        anomaly = np.nan_to_num(series.values - self.mean)
+        for p, weights in enumerate(self.coefficients):
+            z = z + _lagged(anomaly, self.lead + p) @ weights.T
+        return z
+
+
+def fit_logistic(
+    train: xr.DataArray,
+    train_event: xr.DataArray,
+    lags: int = 3,
+    ridge: float = 0.001,
+    harmonics: int = 1,
+    lead: int = 1,
+) -> Logistic:
+    """Logistic regression: the probability of an event at a station from the last steps of all stations.
+
+    ``logit p_i(t) = s_i(t) + Σ_{p=0}^{P-1} Σ_j W_p[i, j] (x_j(t - lead - p) - m_j)`` with a season s of annual
+    harmonics and the means m: for events what :func:`fit_var` is for values. Rows are taken as steps of one length:
+    give a series without gaps in its time axis.
+
+    Args:
+        train: (time, station), the training part. A missing value counts as the mean.
+        train_event: (time, station), whether the event took place: 1 or 0, NaN if nobody knows; the same times.
+        lags: P.
+        ridge: penalty λ on the coefficients b of predictors brought to variance 1, added to the mean negative log
+            likelihood as ``λ Σ_p p² Σ b_p²``, p = 1 for the latest: what is longer ago is trusted less. The season
+            goes free.
+        harmonics: of the season; 0 for none.
+        lead: lead time in steps.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, other times or stations, values that are no events, a
+            station without events or without their absence, settings out of range, or a penalty too small to keep
+            the coefficients finite.
+
+    Source: Wilks (2011), Statistical Methods in the Atmospheric Sciences, section 7.3.2.
+    """
+    _check_series(train, "train")
+    _check_dates(train.time, "train")
+    _check_events_of(train_event, train, "train_event", "train")
+    lags, lead = whole_number(lags, "lags"), whole_number(lead, "lead")
+    harmonics = whole_number(harmonics, "harmonics", least=0)
+    if isinstance(ridge, bool) or not isinstance(ridge, (int, float, np.number)) or not 0 <= ridge < np.inf:
+        raise ValueError(f"ridge: expected a penalty of at least 0, found {ridge!r}")
+    x = train.values.astype(np.float64)
+    reports = np.isfinite(x)
+    mean = np.nan_to_num(x).sum(axis=0) / np.maximum(reports.sum(axis=0), 1)
+    anomaly = np.where(reports, x - mean, 0.0)
+    scale = anomaly.std(axis=0)
+    scale[scale <= 1e-9 * np.abs(mean)] = 1  # a constant tells nothing, and is left out by its own zeros
+    season = _season_design(train.time, harmonics)
+    past = [_lagged(anomaly / scale, lead + p) for p in range(lags)]
+    design = np.concatenate([season, *past], axis=1)
+    penalty = ridge * np.repeat(np.r_[0, np.arange(1, lags + 1) ** 2], [season.shape[1], *[len(mean)] * lags])
+    whole = np.isfinite(design).all(axis=1)
+    fitted = np.empty((design.shape[1], len(mean)))
+    for i, label in enumerate(train["station"].values):
+        y = train_event.values[:, i].astype(np.float64)
+        rows = whole & np.isfinite(y)
+        if not 0 < y[rows].sum() < rows.sum():
+            raise ValueError(
+                f"train_event: expected times with the event and times without at every station, "
+                f"found {y[rows].sum():g} events in {rows.sum()} times at {label!r}"
+            )
+        fitted[:, i] = _logistic_regression(design[rows], y[rows], penalty, f"station {label!r}")
+    weights = fitted[season.shape[1] :].reshape(lags, len(mean), len(mean)) / scale[:, None]
+    return Logistic(train["station"].values, lead, mean, weights.transpose(0, 2, 1), fitted[: season.shape[1]])
+
+
+def _check_events_of(event: xr.DataArray, series: xr.DataArray, name: str, whose: str) -> None:
+    _check_event(event, name)
+    _check_stations(event, series["station"].values, name, whose)
+    if not np.array_equal(event["time"].values, series["time"].values):
+        raise ValueError(f"{name}: expected the times of {whose}, each in its place")
 
 
 def eof_kmeans(

@@ -5,8 +5,9 @@ from the training years; a linear forecast to start from; several networks from 
 the running corrections of mean and spread that weather services use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,15 +79,7 @@ class Forecaster:
         _check_stations(series, self.stations)
         season = climatology(self._train, series["time"], self._harmonics)
         scale = self._scale.values
-        x = np.nan_to_num(((series - season) / scale).values).astype(np.float32)[:, :, None]  # 0: the usual
-        history = self.members[0].network.history
-        values = np.full((len(self.members), 2, *series.shape), np.nan)
-        windows = len(x) - history - lead + 1
-        if windows > 0:
-            stretch = torch.from_numpy(x)
-            for m, member in enumerate(self.members):
-                said = _run(member, stretch[: windows + history - 1], history, lead, self._operator)
-                values[m, :, history + lead - 1 :] = said  # made at t, valid at t + lead
+        values = _run_all(self.members, ((series - season) / scale).values[:, :, None], lead, lead, self._operator)
         mean = values[:, 0] * scale + season.values
         variance = (np.exp(values[:, 1]) * scale) ** 2
         spread = np.sqrt(variance.mean(axis=0) + mean.var(axis=0))
@@ -99,12 +92,29 @@ class Forecaster:
         )
 
 
+def _run_all(
+    members: Sequence[LinearSkip], x: np.ndarray, output: int, lead: int, operator: Operators | None
+) -> np.ndarray:
+    """(member, F_out, T, N): what every member says of every time of x (T, N, F), NaN before the first.
+
+    ``output`` counts the lead times of the network, from 1; the forecast made at t stands at t + lead.
+    """
+    network = members[0].network
+    values = np.full((len(members), network.out_features, *x.shape[:2]), np.nan)
+    windows = len(x) - network.history - lead + 1
+    if windows > 0:
+        stretch = torch.from_numpy(np.nan_to_num(x).astype(np.float32))[: windows + network.history - 1]  # 0: the usual
+        for m, member in enumerate(members):
+            values[m, :, network.history + lead - 1 :] = _run(member, stretch, network.history, output, operator)
+    return values
+
+
 @torch.no_grad()
-def _run(member: LinearSkip, stretch: Tensor, history: int, lead: int, operator: Operators | None) -> np.ndarray:
-    """(2, windows, N): mean and log spread at one lead time, standardised, for every window of a stretch."""
+def _run(member: LinearSkip, stretch: Tensor, history: int, output: int, operator: Operators | None) -> np.ndarray:
+    """(F_out, windows, N): what a member says at one of its lead times for every window of a stretch."""
     member.eval()
-    windows = stretch.unfold(0, history, 1).movedim(-1, 1)  # (windows, history, N, 1), a view
-    said = [member(batch, operator)[:, lead - 1] for batch in windows.split(512)]
+    windows = stretch.unfold(0, history, 1).movedim(-1, 1)  # (windows, history, N, F), a view
+    said = [member(batch, operator)[:, output - 1] for batch in windows.split(512)]
     return torch.cat(said).movedim(-1, 0).double().numpy()
 
 
@@ -164,16 +174,11 @@ def fit_forecaster(
     _check_series(train, "train")
     horizon, history = whole_number(horizon, "horizon"), whole_number(history, "history")
     lags = whole_number(lags, "lags", least=0)
-    members, seed = whole_number(members, "members"), whole_number(seed, "seed", least=0)
     if history < lags:
         raise ValueError(f"history: expected at least the {lags} lags of the linear forecast, found {history}")
     operator = _operator(graph, spatial, train.sizes["station"])
     season = climatology(train, train["time"], harmonics)
-    scale = (train - season).std("time")
-    varies = (scale > 1e-9 * abs(season).max("time")).values  # rounding leaves a constant a little variance
-    if not varies.all():
-        poor = train["station"].values[~varies].tolist()
-        raise ValueError(f"train: expected values that vary at every station, found a constant or nothing at {poor}")
+    scale = _scale(train, season)
 
     def windows(part: xr.DataArray) -> WindowDataset:
         anomaly = (part - climatology(train, part["time"], harmonics)) / scale
@@ -185,45 +190,70 @@ def fit_forecaster(
         _check_validation(validation, train)
         judge_windows = windows(validation)
     coefficients, intercept = _linear_part((train - season) / scale, lags, ridge, horizon)
+    adaptive = train.sizes["station"] if spatial == "adaptive" else None
+
+    def member() -> LinearSkip:
+        network = STGCN(
+            1,
+            2,  # mean and log spread
+            history,
+            horizon,
+            channels,
+            blocks,
+            kernel_size,
+            spatial,
+            dropout=dropout,
+            norm=False,
+            num_nodes=adaptive,
+        )
+        return LinearSkip(network, coefficients.clone(), intercept.clone())
+
+    networks, histories = _fit_members(
+        member,
+        members,
+        seed,
+        fit_windows,
+        judge_windows,
+        operator=operator,
+        loss=_mean_and_spread,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        patience=patience,
+        progress=progress,
+    )
+    kept = train.copy(deep=True)  # the season is worked out again for every forecast
+    return Forecaster(networks, histories, horizon, kept["station"].values, kept, harmonics, scale, operator)
+
+
+def _scale(train: xr.DataArray, season: xr.DataArray) -> xr.DataArray:
+    """(station,) standard deviation of what the season leaves over, above 0 everywhere."""
+    scale = (train - season).std("time")
+    varies = (scale > 1e-9 * abs(season).max("time")).values  # rounding leaves a constant a little variance
+    if not varies.all():
+        poor = train["station"].values[~varies].tolist()
+        raise ValueError(f"train: expected values that vary at every station, found a constant or nothing at {poor}")
+    return scale
+
+
+def _fit_members(
+    make: Callable[[], LinearSkip],
+    members: int,
+    seed: int,
+    train: WindowDataset,
+    validation: WindowDataset | None,
+    **options: Any,
+) -> tuple[tuple[LinearSkip, ...], tuple[History, ...]]:
+    """Make and train one network for each seed, and leave the caller's random numbers alone."""
+    members, seed = whole_number(members, "members"), whole_number(seed, "seed", least=0)
     networks, histories = [], []
     for number in range(seed, seed + members):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(number)
-            network = STGCN(
-                1,
-                2,  # mean and log spread
-                history,
-                horizon,
-                channels,
-                blocks,
-                kernel_size,
-                spatial,
-                dropout=dropout,
-                norm=False,
-                num_nodes=train.sizes["station"] if spatial == "adaptive" else None,
-            )
-            model = LinearSkip(network, coefficients.clone(), intercept.clone())
-        histories.append(
-            fit(
-                model,
-                fit_windows,
-                judge_windows,
-                operator=operator,
-                loss=_mean_and_spread,
-                epochs=epochs,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                weight_decay=weight_decay,
-                patience=patience,
-                seed=number,
-                progress=progress,
-            )
-        )
-        networks.append(model)
-    kept = train.copy(deep=True)  # the season is worked out again for every forecast
-    return Forecaster(
-        tuple(networks), tuple(histories), horizon, kept["station"].values, kept, harmonics, scale, operator
-    )
+            networks.append(make())
+        histories.append(fit(networks[-1], train, validation, seed=number, **options))
+    return tuple(networks), tuple(histories)
 
 
 def _check_validation(validation: xr.DataArray, train: xr.DataArray) -> None:

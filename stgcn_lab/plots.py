@@ -287,8 +287,7 @@ def skill_curve(
     if ax is None:
         ax = plt.figure(figsize=(6, 3.6), layout="constrained").add_subplot()
     for k, (name, values) in enumerate(drawn.items()):
-        # Marks and lines differ too: colours alone are not for everybody, nor for a print in black.
-        colour, mark, line = OKABE_ITO[k % len(OKABE_ITO)], "osD^vPX*"[k % 8], ("-", "--", "-.", ":")[k % 4]
+        colour, mark, line = _style(k)
         if values.ndim == 2:
             ax.fill_between(x, values[:, 1], values[:, 2], color=colour, alpha=0.18, linewidth=0, zorder=2)
             values = values[:, 0]
@@ -301,12 +300,42 @@ def skill_curve(
     return ax
 
 
+def _named(argument: str, tables: Any, kind: type[Any], needed: set[str], maker: str) -> dict[str, Any]:
+    """What is to be drawn by its name, one alone under no name."""
+    named = dict(tables) if isinstance(tables, Mapping) and not isinstance(tables, xr.Dataset) else {"": tables}
+    if not named:
+        raise ValueError(f"{argument}: expected at least one, found none")
+    for name, table in named.items():
+        label = f"{argument}[{name!r}]" if name else argument
+        if not isinstance(table, kind):
+            raise TypeError(f"{label}: expected what {maker} returns, found {type(table).__name__}")
+        there = {*map(str, table.coords), *(map(str, table) if isinstance(table, xr.Dataset) else ())}
+        if not needed <= there:
+            raise ValueError(f"{label}: expected {', '.join(sorted(needed))} of {maker}, found {sorted(there)}")
+    return named
+
+
+def _style(k: int) -> tuple[str, str, str]:
+    """Colour, mark and line of the k-th method: colours alone are not for everybody, nor for a print in black."""
+    return OKABE_ITO[k % len(OKABE_ITO)], "osD^vPX*"[k % 8], ("-", "--", "-.", ":")[k % 4]
+
+
+def _square(ax: Axes | None, xlabel: str, ylabel: str) -> Axes:
+    """Axes from 0 to 1 with their diagonal."""
+    if ax is None:
+        ax = plt.figure(figsize=(4.6, 4.6), layout="constrained").add_subplot()
+    ax.plot([0, 1], [0, 1], color=COAST, linewidth=1, zorder=1)
+    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.grid(alpha=0.3)
+    return ax
+
+
 def reliability_diagram(tables: xr.Dataset | Mapping[str, xr.Dataset], ax: Axes | None = None) -> Axes:
     """How often an event took place, against the probability that it was forecast with.
 
     Right forecasts lie on the diagonal; flatter than that, they are too sure. The area of a dot is the share of the
     forecasts that it stands for. The dotted line is the frequency of the event, all that a forecast without skill
-    can know.
+    can know. Bars are intervals, if the tables have them.
 
     Args:
         tables: as ``verification.reliability`` makes them, one or one for the name of each method.
@@ -318,37 +347,89 @@ def reliability_diagram(tables: xr.Dataset | Mapping[str, xr.Dataset], ax: Axes 
     Raises:
         TypeError, ValueError: for something else, or tables without a forecast.
     """
-    several = isinstance(tables, Mapping) and not isinstance(tables, xr.Dataset)  # which is a mapping too
-    named: Mapping[Any, Any] = tables if several else {"": tables}
-    if not named:
-        raise ValueError("tables: expected at least one, found none")
+    needed = {"probability", "frequency", "count"}
+    named = _named("tables", tables, xr.Dataset, needed, "verification.reliability")
     for name, table in named.items():
-        if not isinstance(table, xr.Dataset):
-            raise TypeError(f"tables: expected what verification.reliability returns, found {type(table).__name__}")
-        if not {"probability", "frequency", "count"} <= set(table) or table["count"].sum() == 0:
-            raise ValueError(
-                f"tables{f'[{name!r}]' if name else ''}: expected variables probability, frequency and count, "
-                f"with at least one forecast, found {sorted(map(str, table))}"
-            )
-    if ax is None:
-        ax = plt.figure(figsize=(4.6, 4.6), layout="constrained").add_subplot()
-    ax.plot([0, 1], [0, 1], color=COAST, linewidth=1, zorder=1)
+        if table["count"].sum() == 0:
+            raise ValueError(f"tables{f'[{name!r}]' if name else ''}: expected at least one forecast, found none")
+    ax = _square(ax, "forecast probability", "observed frequency")
     for k, (name, table) in enumerate(named.items()):
-        colour = OKABE_ITO[k % len(OKABE_ITO)]
-        there = table["count"].values > 0
-        x, y = (table[key].values[there] for key in ("probability", "frequency"))
-        share = table["count"].values[there] / table["count"].values.sum()
+        colour, mark, line = _style(k)
+        table = table.isel(bin=table["count"].values > 0)
+        x, y = table["probability"].values, table["frequency"].values
+        share = table["count"].values / table["count"].values.sum()
         ax.axhline(float(share @ y), color=colour, linestyle=":", linewidth=1, zorder=1)
-        mark, line = "osD^vPX*"[k % 8], ("-", "--", "-.", ":")[k % 4]
         ax.plot(x, y, color=colour, marker=mark, markersize=3, linestyle=line, linewidth=1, label=name, zorder=2)
         ax.scatter(x, y, s=15 + 300 * share, marker=mark, color=colour, alpha=0.8, zorder=3)
-    ax.set(
-        xlabel="forecast probability", ylabel="observed frequency", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
-        aspect="equal",
-    )  # fmt: skip
-    ax.grid(alpha=0.3)
-    if several:
+        if {"low", "high"} <= set(table):
+            ax.vlines(x, table["low"], table["high"], color=colour, linewidth=1, zorder=2)
+    if "" not in named:
         ax.legend(frameon=False, loc="upper left")
+    return ax
+
+
+def roc_curve(tables: xr.Dataset | Mapping[str, xr.Dataset], ax: Axes | None = None) -> Axes:
+    """Detection against false alarms, for everyone who acts at some probability; the area is in the legend.
+
+    The diagonal is what a forecast reaches that can't tell events from others, the upper left corner a perfect one.
+
+    Args:
+        tables: as ``verification.roc`` makes them, one or one for the name of each method.
+        ax: axes to draw into.
+
+    Returns:
+        The axes.
+
+    Raises:
+        TypeError, ValueError: for something else.
+    """
+    needed = {"probability_of_detection", "false_alarm_rate", "area"}
+    named = _named("tables", tables, xr.Dataset, needed, "verification.roc")
+    ax = _square(ax, "false alarm rate", "probability of detection")
+    for k, (name, table) in enumerate(named.items()):
+        colour, _, line = _style(k)
+        label = f"{name}, " * bool(name) + f"area {float(table['area']):.3f}"
+        if {"area_low", "area_high"} <= set(table):
+            label += f" ({float(table['area_low']):.3f} to {float(table['area_high']):.3f})"
+        x, y = table["false_alarm_rate"], table["probability_of_detection"]
+        ax.plot(x, y, color=colour, linestyle=line, label=label, zorder=2)
+    ax.legend(frameon=False, loc="lower right")
+    return ax
+
+
+def value_curve(values: xr.DataArray | Mapping[str, xr.DataArray], ax: Axes | None = None) -> Axes:
+    """What a forecast is worth, against the cost of acting in units of the loss that it prevents.
+
+    One is perfect knowledge; zero, the line, is as without the forecast. Curves far below it are cut off. For a rare
+    event most of the value is at small ratios: ``ax.set_xscale("log")`` shows them better.
+
+    Args:
+        values: as ``verification.economic_value`` makes them, one or one for the name of each method; a band is the
+            interval between their coordinates ``low`` and ``high``, if they have them.
+        ax: axes to draw into.
+
+    Returns:
+        The axes.
+
+    Raises:
+        TypeError, ValueError: for something else, or no value at all.
+    """
+    named = _named("values", values, xr.DataArray, {"ratio"}, "verification.economic_value")
+    if not any(value.notnull().any() for value in named.values()):
+        raise ValueError("values: expected at least one value, found only NaN")
+    if ax is None:
+        ax = plt.figure(figsize=(6, 3.6), layout="constrained").add_subplot()
+    for k, (name, value) in enumerate(named.items()):
+        colour, _, line = _style(k)
+        if {"low", "high"} <= set(value.coords):
+            band = value["ratio"], value["low"], value["high"]
+            ax.fill_between(*band, color=colour, alpha=0.18, linewidth=0, zorder=2)
+        ax.plot(value["ratio"], value, color=colour, linestyle=line, label=name, zorder=3)
+    ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
+    ax.set(xlabel="cost of acting / loss", ylabel="relative economic value", ylim=(-0.25, 1.02))
+    ax.grid(alpha=0.3)
+    if "" not in named:
+        ax.legend(frameon=False)
     return ax
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from ._checks import whole_number
@@ -108,6 +109,47 @@ def pinball_loss(levels: Sequence[float]) -> Loss:
         q = torch.tensor(levels, dtype=prediction.dtype, device=prediction.device)
         error = target - prediction
         return _masked_mean(torch.maximum(q * error, (q - 1) * error).mean(dim=-1, keepdim=True), mask)
+
+    return loss
+
+
+def event_loss(event_weight: float = 1.0, focusing: float = 0.0) -> Loss:
+    """A loss for the probability p of a rare event: binary cross-entropy of its logit z, ``p = 1 / (1 + e^-z)``.
+
+    ``-[w y (1 - p)^γ log p + (1 - y) p^γ log(1 - p)]``, the mean over the observed values. A weight w above 1 and a
+    focus γ above 0 make the network look at events and at hard cases more. Both have their price: only w = 1 with
+    γ = 0 is smallest, on average, for the true probability. With w it is smallest at ``logit p + log w``, a warning
+    too many, with γ at something closer to 1/2; calibrate what such a network says.
+
+    Args:
+        event_weight: w, how much an event counts against its absence.
+        focusing: γ of the focal loss.
+
+    Returns:
+        ``loss(prediction, target, mask)``, all of one shape: logits, 1 for the event and 0 without, and True where
+        that was observed.
+
+    Raises:
+        ValueError: for a weight that is not above 0 or a focus below 0; the loss raises it for other shapes.
+
+    Source: Lin et al. (2017), doi:10.1109/ICCV.2017.324.
+    """
+    if not isinstance(event_weight, (int, float)) or not 0 < event_weight < math.inf:
+        raise ValueError(f"event_weight: expected a number above 0, found {event_weight!r}")
+    if not isinstance(focusing, (int, float)) or not 0 <= focusing < math.inf:
+        raise ValueError(f"focusing: expected a number of at least 0, found {focusing!r}")
+
+    def loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        if prediction.shape != target.shape:
+            raise ValueError(
+                "prediction, target: expected one shape, a logit for each event, "
+                f"found {tuple(prediction.shape)} and {tuple(target.shape)}"
+            )
+        _check_mask(mask, target)
+        y = torch.where(mask, target, torch.zeros_like(prediction))
+        log_p, log_not_p = F.logsigmoid(prediction), F.logsigmoid(-prediction)  # log(1 - p) without rounding
+        happened = event_weight * y * torch.exp(focusing * log_not_p) * log_p
+        return _masked_mean(-happened - (1 - y) * torch.exp(focusing * log_p) * log_not_p, mask)
 
     return loss
 

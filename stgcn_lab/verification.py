@@ -174,6 +174,39 @@ def bias(
     return _of_pairs("additive_bias", forecast, observed, dim, weights, "bias", "mean error")
 
 
+def mape(
+    forecast: xr.DataArray,
+    observed: xr.DataArray,
+    dim: Dims = "time",
+    weights: ArrayLike | xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Mean absolute percentage error, ``100 mean |f - o| / |o|``: the usual measure of forecasts of demand.
+
+    It makes sense for what is far from zero, and has a natural zero: not for degrees Celsius.
+
+    Args:
+        forecast, observed: (time, station), same units, no observation zero.
+        dim: what the mean is taken over: "time", "station", both, or () for none.
+        weights: (station,) for a mean over stations.
+
+    Returns:
+        What is left of (time, station), in per cent; NaN where there is no pair.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, other times or stations, an observation of zero, or no
+            pair at all.
+    """
+    forecast, observed = _common(observed, {"forecast": forecast})
+    _check_not_zero(observed.values)
+    error = observed.copy(data=_LOSSES["mape"](forecast.values, observed.values))
+    return _labelled(_mean(error, dim, weights), "mape", "mean absolute percentage error", "%")
+
+
+def _check_not_zero(observed: Array) -> None:
+    if zeros := int((observed == 0).sum()):
+        raise ValueError(f"observed: expected no zero, which has no percentage, found {zeros}")
+
+
 def _of_pairs(
     function: str,
     forecast: xr.DataArray,
@@ -336,19 +369,17 @@ def interval_miss_rate(
     return _labelled(_mean(outside, dim, weights), "miss_rate", f"share outside the {level:.0%} interval", "1")
 
 
-def _members(members: xr.DataArray, observed: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+def _members(members: xr.DataArray, observed: xr.DataArray, dim: str = "member") -> tuple[xr.DataArray, xr.DataArray]:
     """An ensemble and what was observed, NaN wherever a member or the observation is missing."""
     if not isinstance(members, xr.DataArray):
-        raise TypeError(
-            f"members: expected an xarray DataArray (member, time, station), found {type(members).__name__}"
-        )
-    if members.dims != ("member", "time", "station") or members.sizes["member"] == 0:
+        raise TypeError(f"{dim}s: expected an xarray DataArray ({dim}, time, station), found {type(members).__name__}")
+    if members.dims != (dim, "time", "station") or members.sizes[dim] == 0:
         raise ValueError(
-            f"members: expected dims (member, time, station), at least one member, found {dict(members.sizes)}"
+            f"{dim}s: expected dims ({dim}, time, station), at least one {dim}, found {dict(members.sizes)}"
         )
-    each = {f"members[{k}]": members[k] for k in range(members.sizes["member"])}
+    each = {f"{dim}s[{k}]": members[k] for k in range(members.sizes[dim])}
     *fields, observed = _common(observed, each)
-    return xr.concat(fields, dim="member", coords="minimal", compat="override"), observed
+    return xr.concat(fields, dim=members[dim], coords="minimal", compat="override"), observed
 
 
 def crps_ensemble(
@@ -418,24 +449,68 @@ def rank_histogram(members: xr.DataArray, observed: xr.DataArray, dim: Dims = ("
     return _labelled(share, "share", "share of observations", "1")
 
 
+def pinball(
+    quantiles: xr.DataArray,
+    observed: xr.DataArray,
+    dim: Dims = "time",
+    weights: ArrayLike | xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Pinball loss of forecast quantiles, ``mean max(τ (o - q), (τ - 1) (o - q))``: smallest for the right ones.
+
+    Too low costs τ for each unit, too high 1 - τ: for τ = 1/2 half the absolute error, for τ = 0.9 nine times as much
+    for a forecast that is too low. Twice its mean over many equally spaced quantiles comes near to the CRPS.
+
+    Args:
+        quantiles: (quantile, time, station), the forecasts; the coordinate ``quantile`` holds the probabilities τ.
+        observed: (time, station), same units.
+        dim: what the mean is taken over: "time", "station", both, or () for none.
+        weights: (station,) for a mean over stations.
+
+    Returns:
+        Over ``quantile`` and what is left of (time, station), in the units of ``observed``.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, other times or stations, no coordinate of probabilities
+            between 0 and 1, or no pair at all.
+
+    Source: Koenker & Bassett (1978), doi:10.2307/1913643.
+
+    Example of how much lower it is than that of another forecast, with the interval, of the same pairs::
+
+        daily = (pinball(q, observed, dim="station").mean("quantile").values for q in (mine, other))
+        block_bootstrap(lambda a, b: a - b, *daily, block_length=15, of_means=True)
+    """
+    from scores.continuous import quantile_score
+
+    quantiles, observed = _members(quantiles, observed, "quantile")
+    levels = np.asarray(quantiles["quantile"].values)
+    if levels.dtype.kind != "f" or not ((levels > 0) & (levels < 1)).all():
+        raise ValueError(f"quantiles: expected probabilities between 0 and 1 as coordinate quantile, found {levels}")
+    options = _reduction(dim, weights, observed)
+    losses = [quantile_score(one, observed, float(tau), **options) for one, tau in zip(quantiles, levels, strict=True)]
+    score = xr.concat(losses, dim=quantiles["quantile"], coords="minimal", compat="override")
+    return _labelled(score, "pinball", "pinball loss", observed.attrs.get("units"))
+
+
 # ---------------------------------------------------------------------------- forecasts of an event
 
 
 def _probability_and_event(probability: xr.DataArray, event: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     probability, event = _common(event, {"probability": probability}, truth="event")
-    if probability.min() < 0 or probability.max() > 1:
-        raise ValueError(
-            f"probability: expected from 0 to 1, found {probability.min().item():g} to {probability.max().item():g}"
-        )
-    _check_binary(event, "event")
+    _check_probability(probability.values, "probability")
+    _check_binary(event.values, "event")
     return probability, event
 
 
-def _check_binary(event: xr.DataArray, name: str) -> None:
-    if not event.isin([0, 1, np.nan]).where(event.notnull(), True).all():
+def _check_probability(values: Array, name: str) -> None:
+    if np.nanmin(values) < 0 or np.nanmax(values) > 1:
+        raise ValueError(f"{name}: expected from 0 to 1, found {np.nanmin(values):g} to {np.nanmax(values):g}")
+
+
+def _check_binary(values: Array, name: str) -> None:
+    if not (np.isnan(values) | (values == 0) | (values == 1)).all():
         raise ValueError(
-            f"{name}: expected 0 or 1, false or true, found numbers "
-            f"from {event.min().item():g} to {event.max().item():g}"
+            f"{name}: expected 0 or 1, false or true, found numbers from {np.nanmin(values):g} to {np.nanmax(values):g}"
         )
 
 
@@ -467,17 +542,30 @@ def brier(
     return _labelled(score, "brier", "Brier score", "1")
 
 
-def reliability(probability: xr.DataArray, event: xr.DataArray, bins: int | ArrayLike = 10) -> xr.Dataset:
+def reliability(
+    probability: xr.DataArray,
+    event: xr.DataArray,
+    bins: int | ArrayLike = 10,
+    *,
+    resamples: int = 0,
+    block_length: int | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> xr.Dataset:
     """How often the event took place when it was forecast with a probability of so much.
 
     Args:
         probability: (time, station), of the event, from 0 to 1.
         event: (time, station), whether it took place: 1 or 0, NaN if nobody knows.
         bins: how many bins of equal width, or their edges from 0 to 1. A value on an edge belongs to the bin above.
+        resamples: of :func:`block_bootstrap`, for intervals; none if 0.
+        block_length: steps in a block; by default that of :func:`compare`.
+        level, seed: of the intervals.
 
     Returns:
-        Over ``bin``: ``probability``, the mean forecast in the bin, ``frequency``, the share of events, and
-        ``count``, how many pairs; coords ``lower`` and ``upper``, the edges. NaN for an empty bin.
+        Over ``bin``: ``probability``, the mean forecast in the bin, ``frequency``, the share of events, with
+        ``low`` and ``high``, the ends of its interval, if there are resamples, and ``count``, how many pairs;
+        coords ``lower`` and ``upper``, the edges. NaN for an empty bin.
 
     Raises:
         TypeError, ValueError: for another kind of series, other times or stations, values that are no probabilities
@@ -492,16 +580,20 @@ def reliability(probability: xr.DataArray, event: xr.DataArray, bins: int | Arra
             raise ValueError(f"bins: expected a number of bins, or edges that rise from 0 to 1, found {bins!r}")
     there = event.notnull().values
     forecast, happened = probability.values[there], event.values[there]
-    number = len(edges) - 1
+    number, steps = len(edges) - 1, len(there)
     place = np.clip(np.searchsorted(edges, forecast, side="right") - 1, 0, number - 1)
-    count = np.bincount(place, minlength=number)
-
-    def mean(values: Array) -> tuple[str, Array]:
-        total = np.bincount(place, values, minlength=number)
-        return "bin", np.divide(total, count, out=np.full(number, np.nan), where=count > 0)
-
+    cell = np.nonzero(there)[0] * number + place
+    # Sums in each bin at each time: their means over time say all, and can be drawn again.
+    count, forecast, happened = (
+        np.bincount(cell, values, minlength=steps * number).astype(float).reshape(steps, number)
+        for values in (np.ones(len(cell)), forecast, happened)
+    )
+    frequency = _of_means(_ratio, [happened, count], event, resamples, block_length, level, seed)
+    found = {"probability": _ratio(forecast.sum(axis=0), count.sum(axis=0))}
+    found |= dict(zip(("frequency", "low", "high"), frequency, strict=False))
+    found["count"] = count.sum(axis=0).astype(int)
     table = xr.Dataset(
-        {"probability": mean(forecast), "frequency": mean(happened), "count": ("bin", count)},
+        {name: ("bin", values) for name, values in found.items()},
         coords={"lower": ("bin", edges[:-1]), "upper": ("bin", edges[1:])},
     )
     table["probability"].attrs = {"long_name": "forecast probability", "units": "1"}
@@ -510,13 +602,19 @@ def reliability(probability: xr.DataArray, event: xr.DataArray, bins: int | Arra
     return table
 
 
-def contingency(forecast_event: xr.DataArray, event: xr.DataArray, dim: Dims = "time") -> xr.Dataset:
+def contingency(
+    forecast_event: xr.DataArray, event: xr.DataArray, dim: Dims = "time", threshold: float | None = None
+) -> xr.Dataset:
     """Scores of yes-or-no forecasts, from their table of hits, misses and false alarms.
 
+    Their intervals are an example of :func:`block_bootstrap`.
+
     Args:
-        forecast_event: (time, station), whether the event was forecast: 1 or 0.
+        forecast_event: (time, station), whether the event was forecast: 1 or 0, NaN where there is no forecast.
         event: (time, station), whether it took place: 1 or 0, NaN if nobody knows.
         dim: what is counted together.
+        threshold: the event is forecast where ``forecast_event``, which may then be a probability, is at least this.
+            (``probability >= threshold`` itself makes "not forecast" of what is missing.)
 
     Returns:
         ``hits``, ``misses``, ``false_alarms``, ``correct_negatives`` (counts) and ``probability_of_detection``
@@ -532,8 +630,10 @@ def contingency(forecast_event: xr.DataArray, event: xr.DataArray, dim: Dims = "
     from scores.categorical import BinaryContingencyManager
 
     forecast_event, event = _common(event, {"forecast_event": forecast_event}, truth="event")
-    _check_binary(forecast_event, "forecast_event")
-    _check_binary(event, "event")
+    if threshold is not None:
+        forecast_event = forecast_event >= threshold  # the event is NaN already where this was
+    _check_binary(forecast_event.values, "forecast_event")
+    _check_binary(event.values, "event")
     table = BinaryContingencyManager(forecast_event, event).transform(**_reduction(dim, None, event))
     counts = table.get_counts()
     names = {"hits": "tp", "misses": "fn", "false_alarms": "fp", "correct_negatives": "tn"}
@@ -551,6 +651,161 @@ def contingency(forecast_event: xr.DataArray, event: xr.DataArray, dim: Dims = "
     # A bias of so many forecasts for no event at all is no number.
     found = {name: score.where(np.isfinite(score)) for name, score in found.items()}
     return xr.Dataset({name: _labelled(score, name, name.replace("_", " "), "1") for name, score in found.items()})
+
+
+def _both_kinds(probability: xr.DataArray, event: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    probability, event = _probability_and_event(probability, event)
+    yes, no = (int((event == kind).sum()) for kind in (1, 0))
+    if not (yes and no):
+        raise ValueError(f"event: expected some 1 and some 0, found {yes} and {no}")
+    return probability, event
+
+
+def _acted(probability: xr.DataArray, event: xr.DataArray, thresholds: Array) -> list[Array]:
+    """At each time, how many stations have a hit and a false alarm (time, threshold), an event and none (time, 1)."""
+    kinds = [(event == kind).values for kind in (1, 0)]
+    acted = [[(kind & (probability.values >= t)).sum(axis=1, dtype=float) for t in thresholds] for kind in kinds]
+    return [np.stack(counts, axis=1) for counts in acted] + [kind.sum(axis=1, keepdims=True) for kind in kinds]
+
+
+def roc(
+    probability: xr.DataArray,
+    event: xr.DataArray,
+    thresholds: ArrayLike | None = None,
+    *,
+    resamples: int = 0,
+    block_length: int | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Relative operating characteristic: detection against false alarms, for everyone who acts at some probability.
+
+    Its area is the chance that an event was given a higher probability than a time without one: 1/2 for a forecast
+    that can't tell them apart. It asks for the order of the probabilities alone; :func:`reliability` asks the rest.
+
+    Args:
+        probability: (time, station), of the event, from 0 to 1.
+        event: (time, station), whether it took place: 1 or 0, NaN if nobody knows; all stations count together.
+        thresholds: rising probabilities; the event is forecast at and above them. By default 200 quantiles of
+            the forecasts for events, and as many of those for none: all there is to know of so many events, and
+            nearly all of more.
+        resamples: of :func:`block_bootstrap`, for an interval of the area; none if 0.
+        block_length: steps in a block; by default that of :func:`compare`.
+        level, seed: of the interval.
+
+    Returns:
+        Over ``threshold``, which starts at 0 (always) and ends at infinity (never): ``probability_of_detection`` and
+        ``false_alarm_rate``; ``area``, that under the straight lines between these points, and ``area_low`` and
+        ``area_high`` if there are resamples.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, other times or stations, values that are no probabilities
+            or no events, no event or nothing else, or thresholds that are no rising probabilities.
+
+    Source: Mason & Graham (2002), doi:10.1256/003590002320603584.
+    """
+    probability, event = _both_kinds(probability, event)
+    if thresholds is None:
+        kinds = [probability.values[event.values == kind] for kind in (0, 1)]
+        parts = [np.quantile(x, np.linspace(0, 1, 201), method="inverted_cdf") for x in kinds]
+        # Both sides of an event's probability: the curve has a step there, and neither corner stands for it alone.
+        inner = np.unique([*parts, np.nextafter(parts[1], 1)])
+    else:
+        inner = np.atleast_1d(np.asarray(thresholds, float))
+        if inner.ndim != 1 or not ((inner >= 0) & (inner <= 1)).all() or (np.diff(inner) <= 0).any():
+            raise ValueError(f"thresholds: expected rising probabilities, found {thresholds!r}")
+    edges = np.concatenate([[0.0], inner[inner > 0], [np.inf]])
+    counts = _acted(probability, event, edges)
+
+    def area(hits: Array, false_alarms: Array, events: Array, others: Array) -> Array:
+        detected, alarmed = _ratio(hits, events), _ratio(false_alarms, others)
+        return ((detected[:, 1:] + detected[:, :-1]) / 2 * -np.diff(alarmed)).sum(axis=1)
+
+    areas = _of_means(area, counts, event, resamples, block_length, level, seed)
+    hits, false_alarms, events, others = (count.sum(axis=0) for count in counts)
+    curve = {
+        "probability_of_detection": ("threshold", hits / events),
+        "false_alarm_rate": ("threshold", false_alarms / others),
+    } | dict(zip(("area", "area_low", "area_high"), areas, strict=False))
+    found = xr.Dataset(curve, coords={"threshold": edges})
+    return found.map(lambda score: _labelled(score, str(score.name), str(score.name).replace("_", " "), "1"))
+
+
+def economic_value(
+    probability: xr.DataArray,
+    event: xr.DataArray,
+    ratios: ArrayLike,
+    reference: xr.DataArray | None = None,
+    thresholds: ArrayLike | None = None,
+    *,
+    resamples: int = 0,
+    block_length: int | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> xr.DataArray:
+    """Relative economic value of a forecast for those who can protect themselves, at a cost, against a loss.
+
+    Who acts pays the cost; who doesn't and is hit by the event pays the loss. With the ratio α = cost / loss, rate o
+    of the event and share h of hits, f of false alarms among all forecasts, the mean expense is ``α (h + f) + o - h``
+    of a loss. The value is how much of the way it goes from the expense without the forecast, ``min(α, o)``, of the
+    better of acting always and never, to that of perfect knowledge, ``α o``.
+
+    Args:
+        probability: (time, station), of the event, from 0 to 1.
+        event: (time, station), whether it took place: 1 or 0, NaN if nobody knows; all stations count together.
+        ratios: (ratio,) costs of acting in units of the loss, between 0 and 1.
+        reference: (time, station), another probability: the value then is that of knowing ``probability`` for those
+            who would act on this one at the same thresholds, 0 if it helps them nothing.
+        thresholds: (ratio,) or one number: act at a probability at least so high. By default the ratio itself, which
+            is right if the probability is.
+        resamples: of :func:`block_bootstrap`, for intervals; none if 0.
+        block_length: steps in a block; by default that of :func:`compare`.
+        level, seed: of the intervals.
+
+    Returns:
+        (ratio,) value: 1 perfect, 0 as without the forecast, below 0 worse than that; NaN where the reference is
+        perfect. The rate o is that of the sample itself, which nobody knows beforehand: hard to beat. If there are
+        resamples, coordinates ``low`` and ``high`` hold the ends of the intervals.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, other times or stations, values that are no probabilities
+            or no events, no event or nothing else, or ratios or thresholds that are not between 0 and 1.
+
+    Source: Richardson (2000), doi:10.1002/qj.49712656313.
+    """
+    alpha = np.atleast_1d(np.asarray(ratios, float))
+    if alpha.ndim != 1 or not alpha.size or not ((alpha > 0) & (alpha < 1)).all():
+        raise ValueError(f"ratios: expected numbers between 0 and 1, found {ratios!r}")
+    act = alpha if thresholds is None else np.asarray(thresholds, float)
+    if act.shape not in ((), alpha.shape) or not ((act >= 0) & (act <= 1)).all():
+        raise ValueError(f"thresholds: expected one probability, or one for each ratio, found {thresholds!r}")
+    act = np.broadcast_to(act, alpha.shape)
+    if reference is not None:
+        probability, reference, event = _common(event, {"probability": probability, "reference": reference}, "event")
+        _check_probability(reference.values, "reference")
+    probability, event = _both_kinds(probability, event)
+    counts = _acted(probability, event, act)
+    if reference is not None:
+        counts += _acted(reference, event, act)[:2]
+
+    def value(hits: Array, alarms: Array, events: Array, others: Array, *rival: Array) -> Array:
+        def expense(hits: Array, alarms: Array) -> Array:
+            return alpha * (hits + alarms) + (events - hits)
+
+        before = expense(*rival) if rival else np.minimum(alpha * (events + others), events)
+        return _ratio(before - expense(hits, alarms), before - alpha * events)
+
+    names = ("value", "low", "high")
+    found = dict(zip(names, _of_means(value, counts, event, resamples, block_length, level, seed), strict=False))
+    bounds = {name: ("ratio", found[name]) for name in names[1:] if name in found}
+    made = xr.DataArray(found["value"], dims="ratio", coords={"ratio": alpha} | bounds)
+    made["ratio"].attrs = {"long_name": "cost of acting / loss", "units": "1"}
+    return _labelled(made, "value", "relative economic value", "1")
+
+
+def _ratio(top: Array, bottom: Array) -> Array:
+    """NaN where there is nothing to divide by."""
+    return np.divide(top, bottom, out=np.full(np.broadcast_shapes(top.shape, bottom.shape), np.nan), where=bottom > 0)
 
 
 # ---------------------------------------------------------------------------- means over an area
@@ -614,11 +869,11 @@ def _step(gaps: Array, name: str) -> float:
 
 
 class Interval(NamedTuple):
-    """A number with the interval that its true value is in, as far as so many days can tell."""
+    """A number, or an array of them, with the interval that its true value is in, as far as so many days can tell."""
 
-    value: float
-    low: float
-    high: float
+    value: Any
+    low: Any
+    high: Any
 
 
 def _resamples(steps: int, block_length: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -638,9 +893,7 @@ def _means(rows: NDArray[np.int64], array: Array) -> Array:
     drawn = np.bincount(cells.ravel(), minlength=len(rows) * steps).reshape(len(rows), steps).astype(float)
     there = ~np.isnan(flat)
     number = np.full((len(rows), 1), float(steps)) if there.all() else drawn @ there
-    total = drawn @ np.where(there, flat, 0)
-    mean = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
-    return mean.reshape(len(rows), *shape)
+    return _ratio(drawn @ np.where(there, flat, 0), number).reshape(len(rows), *shape)
 
 
 def block_bootstrap(
@@ -660,8 +913,9 @@ def block_bootstrap(
     series.
 
     Args:
-        statistic: takes the arrays, resampled in time, and returns one number; with ``of_means`` it takes the means
-            over time of each array, NaN passed over, (resample, ...), and returns (resample,), which is faster.
+        statistic: takes the arrays, resampled in time, and returns one number, or an array of them; with ``of_means``
+            it takes the means over time of each array, NaN passed over, (resample, ...), and returns (resample,) or
+            (resample, ...), which is faster.
         arrays: (time, ...), of the same number of times.
         block_length: steps in a block, longer than what links the errors of neighbouring times.
         resamples: how many series are drawn.
@@ -670,7 +924,8 @@ def block_bootstrap(
         of_means: whether the statistic is a function of means over time.
 
     Returns:
-        (value, low, high), the value that of the series themselves.
+        (value, low, high), the value that of the series themselves; arrays if the statistic is one, each number of
+        it with an interval of its own. Draws that give NaN are passed over.
 
     Raises:
         ValueError: for no array, arrays of different lengths, a block longer than half of the series, or a statistic
@@ -679,10 +934,25 @@ def block_bootstrap(
     Source: Politis & Romano (1992), A circular block-resampling procedure for stationary data; Künsch (1989),
     doi:10.1214/aos/1176347265.
 
-    Example: the mean over stations of the root mean square error, with its interval::
+    Example of the mean over stations of the root mean square error::
 
         squares = ((forecast - observed) ** 2).values
         block_bootstrap(lambda m: np.sqrt(m).mean(axis=1), squares, block_length=14, of_means=True)
+
+    Example of scores of a yes-or-no forecast, which are functions of means of counts; detection, false alarm ratio
+    and critical success index at once::
+
+        def rates(hits, misses, alarms):
+            return np.stack([hits / (hits + misses), alarms / (hits + alarms), hits / (hits + misses + alarms)], axis=1)
+
+        counts = contingency(probability, event, dim="station", threshold=0.3)  # at each time
+        daily = (counts[name] for name in ("hits", "misses", "false_alarms"))
+        value, low, high = block_bootstrap(rates, *daily, block_length=15, of_means=True)
+
+    Example of the Brier skill of one probability over another, paired::
+
+        losses = (brier(p, event, dim=()).values for p in (probability, reference))
+        block_bootstrap(lambda a, b: 1 - a.mean(axis=1) / b.mean(axis=1), *losses, block_length=15, of_means=True)
     """
     _check_level(level)
     resamples, seed = whole_number(resamples, "resamples"), whole_number(seed, "seed", least=0)
@@ -709,15 +979,40 @@ def block_bootstrap(
             return np.asarray([statistic(*(x[drawn] for x in series)) for drawn in rows], float)
 
     value = values(np.arange(lengths[0])[None])
-    if value.shape != (1,):
-        expected = "(resample,)" if of_means else "one number"
-        raise ValueError(f"statistic: expected {expected}, found shape {value.shape if of_means else value.shape[1:]}")
+    if value.shape[:1] != (1,):
+        raise ValueError(f"statistic: expected (resample,) or (resample, ...), found shape {value.shape}")
     draws = np.concatenate([values(rows) for rows in _resamples(lengths[0], block_length, resamples, seed)])
-    draws = draws[~np.isnan(draws)]
-    if np.isnan(value[0]) or not draws.size:
+    draws = np.where(np.isnan(value), np.nan, draws)
+    if np.isnan(draws).all():
         raise ValueError("statistic: expected a number, found NaN")
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value[0]), float(low), float(high))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Interval(*(float(x) if x.ndim == 0 else x for x in (value[0], low, high)))
+
+
+def _of_means(
+    statistic: Callable[..., Array],
+    arrays: Sequence[Array],
+    event: xr.DataArray,
+    resamples: int,
+    block_length: int | None,
+    level: float,
+    seed: int,
+) -> tuple[Any, ...]:
+    """A function of means over time, alone or, if there are resamples, with the ends of its interval."""
+    inside = _inside(event)
+    if whole_number(resamples, "resamples", least=0) == 0:
+        return (statistic(*(array[inside].mean(axis=0)[None] for array in arrays))[0],)
+    block = _default_block(event["time"].values[inside]) if block_length is None else block_length
+    options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
+    return block_bootstrap(statistic, *(x[inside] for x in arrays), block_length=block, of_means=True, **options)
+
+
+def _inside(observed: xr.DataArray) -> slice:
+    """From the first time with a pair to the last: others are no part of the sample."""
+    rows = np.nonzero(observed.notnull().any("station").values)[0]
+    return slice(rows[0], rows[-1] + 1)
 
 
 def _default_block(time: NDArray[Any], lead: int = 1) -> int:
@@ -729,17 +1024,27 @@ def _default_block(time: NDArray[Any], lead: int = 1) -> int:
     return max(1, min(int(np.ceil(max(shortest, lead))), steps // 5))
 
 
+#: What a benchmark can be of, by the key "measure" of an entry.
+MEASURES = {
+    "rmse": "root mean square error",
+    "mse": "mean square error",
+    "mae": "mean absolute error",
+    "mape": "mean absolute percentage error",
+    "brier": "Brier score",
+}
 _LOSSES: dict[str, Callable[..., Array]] = {
     "rmse": lambda forecast, observed: (forecast - observed) ** 2,
     "mse": lambda forecast, observed: (forecast - observed) ** 2,
     "mae": lambda forecast, observed: np.abs(forecast - observed),
+    "mape": lambda forecast, observed: 100 * np.abs((forecast - observed) / observed),
+    "brier": lambda forecast, observed: (forecast - observed) ** 2,
     "crps": _crps_normal,
 }
 
 
-def _check_score(score: str) -> None:
-    if score not in _LOSSES:
-        raise ValueError(f"score: expected one of {', '.join(_LOSSES)}, found {score!r}")
+def _check_score(score: str, known: Iterable[str] = _LOSSES, name: str = "score") -> None:
+    if score not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}, found {score!r}")
 
 
 def _parts(forecast: Any, name: str, score: str) -> dict[str, xr.DataArray]:
@@ -752,21 +1057,23 @@ def _parts(forecast: Any, name: str, score: str) -> dict[str, xr.DataArray]:
 
 
 def _scored(forecasts: dict[str, Any], observed: xr.DataArray, score: str) -> tuple[dict[str, Array], NDArray[Any]]:
-    """Losses (time, station) of several forecasts on the pairs that all have, and their times.
-
-    Times before the first pair and after the last are cut off: they are no part of the sample.
-    """
+    """Losses (time, station) of several forecasts on the pairs that all have, and their times."""
     parts = {name: _parts(forecast, name, score) for name, forecast in forecasts.items()}
     fields = _common(observed, {name: field for part in parts.values() for name, field in part.items()})
-    rows = np.nonzero(fields[-1].notnull().any("station").values)[0]
-    inside = slice(rows[0], rows[-1] + 1)
+    inside = _inside(fields[-1])
     *values, truth = (field.values[inside] for field in fields)
+    if score == "mape":
+        _check_not_zero(truth)
+    if score == "brier":
+        _check_binary(truth, "observed")
     losses, position = {}, 0
     for name, part in parts.items():
         mine = values[position : position + len(part)]
         position += len(part)
         if score == "crps":
             _check_spread(mine[1], f"{name}[1]")
+        if score == "brier":
+            _check_probability(mine[0], name)
         losses[name] = _LOSSES[score](*mine, truth)
     return losses, observed["time"].values[inside]
 
@@ -775,9 +1082,7 @@ def _over_stations(mean_loss: Array, score: str, weights: Array | None) -> Array
     """Mean over the stations (last axis) of each station's score; stations without any pair are left out."""
     scores = np.sqrt(mean_loss) if score == "rmse" else mean_loss
     share = ~np.isnan(scores) * (np.ones(scores.shape[-1]) if weights is None else weights)
-    total = share.sum(axis=-1)
-    summed = (np.nan_to_num(scores) * share).sum(axis=-1)
-    return np.divide(summed, total, out=np.full(summed.shape, np.nan), where=total > 0)
+    return _ratio((np.nan_to_num(scores) * share).sum(axis=-1), share.sum(axis=-1))
 
 
 def mean_score(
@@ -789,22 +1094,25 @@ def mean_score(
     """The mean over stations of each station's score: one number for a forecast.
 
     Args:
-        forecast: (time, station); for "crps" a pair (mean, spread) of them.
-        observed: (time, station).
-        score: "rmse", "mse", "mae" or "crps".
+        forecast: (time, station); for "crps" a pair (mean, spread) of them, for "brier" the probability of an event.
+        observed: (time, station); for "brier" whether the event took place, 1 or 0.
+        score: "rmse", "mse", "mae", "mape", "brier" or "crps".
         weights: (station,) how much each station counts; equal if not given.
 
     Returns:
-        The score, in the units of ``observed``; stations without a pair are left out.
+        The score, in the units of ``observed`` ("mape": per cent); stations without a pair are left out.
 
     Raises:
         TypeError, ValueError: for another kind of series or score, other times or stations, or no pair at all.
     """
     _check_score(score)
     losses, _ = _scored({"forecast": forecast}, observed, score)
+    return _mean_score(losses["forecast"], score, weights, observed)
+
+
+def _mean_score(losses: Array, score: str, weights: ArrayLike | xr.DataArray | None, observed: xr.DataArray) -> float:
     share = None if weights is None else _station_weights(weights, observed).values
-    mean_loss = _means(np.arange(len(losses["forecast"]))[None], losses["forecast"])
-    return float(_over_stations(mean_loss, score, share)[0])
+    return float(_over_stations(_means(np.arange(len(losses))[None], losses), score, share)[0])
 
 
 def compare(
@@ -825,9 +1133,9 @@ def compare(
     are means over stations of each station's score, as :func:`mean_score` gives them.
 
     Args:
-        forecast_a, forecast_b: (time, station); for "crps" pairs (mean, spread) of them.
-        observed: (time, station).
-        score: "rmse", "mse", "mae" or "crps".
+        forecast_a, forecast_b: (time, station); for "crps" pairs (mean, spread) of them, for "brier" probabilities.
+        observed: (time, station); for "brier" whether the event took place, 1 or 0.
+        score: "rmse", "mse", "mae", "mape", "brier" or "crps".
         block_length: steps in a block. By default the cube root of their number, the best order for a variance (Hall,
             Horowitz & Jing 1995, doi:10.1093/biomet/82.3.561; for the ends of an interval it is somewhat lower), and
             a day at least, since the errors of hourly forecasts go with the hour. Eight years of days give 15: longer
@@ -863,8 +1171,8 @@ _ENTRY = (
     "ensemble_difference", "seconds", "parameters",
 )  # fmt: skip
 _COLUMNS = [
-    "dataset", "lead", "model", "kind", "units", "score", "spread", "runs", "ensemble", "difference", "low", "high",
-    "ensemble_difference", "ensemble_low", "ensemble_high", "seconds", "parameters",
+    "dataset", "lead", "model", "kind", "measure", "units", "score", "spread", "runs", "ensemble", "difference",
+    "low", "high", "ensemble_difference", "ensemble_low", "ensemble_high", "seconds", "parameters",
 ]  # fmt: skip
 
 
@@ -881,10 +1189,12 @@ def entry(
     parameters: int | None = None,
     kind: str,
     block_length: int | None = None,
+    score: str = "rmse",
 ) -> dict[str, Any]:
     """A line of the leaderboard: the scores of one model on one data set. A reader's own model enters through it.
 
-    The score is the mean over stations of each station's root mean square error, on the pairs that all seeds have.
+    The score is the mean over stations of each station's score, the root mean square error if none other is asked
+    for, on the pairs that all seeds have.
 
     Args:
         dataset: name of the data set and of the protocol, the same for all models that are compared.
@@ -899,13 +1209,15 @@ def entry(
         parameters: number of trained parameters, if it makes sense for the model.
         kind: "simple", "linear", "trees" or "network".
         block_length: of the bootstrap, in steps; by default that of :func:`compare`, and the lead time at least.
+        score: "rmse", "mse", "mae", "mape" or "brier"; for the last ``forecasts`` and ``reference`` are probabilities
+            of an event, and ``observed`` is whether it took place.
 
     Returns:
-        A dict of plain numbers and names, ready for JSON, numbers rounded to five significant digits: ``score``
-        (mean over seeds) with ``seeds`` (each) and ``spread`` (their standard deviation, 0 for one); ``ensemble``,
-        the score of the mean forecast (None for one); ``difference``, score minus that of the reference, and
-        ``ensemble_difference``, each {"value", "low", "high"} with the 95 % interval of a paired block bootstrap,
-        on the pairs that the reference has too (None without a reference).
+        A dict of plain numbers and names, ready for JSON, numbers rounded to five significant digits: ``measure``,
+        the name of the score; ``score`` (mean over seeds) with ``seeds`` (each) and ``spread`` (their standard
+        deviation, 0 for one); ``ensemble``, the score of the mean forecast (None for one); ``difference``, score minus
+        that of the reference, and ``ensemble_difference``, each {"value", "low", "high"} with the 95 % interval of a
+        paired block bootstrap, on the pairs that the reference has too (None without a reference).
 
     Raises:
         TypeError, ValueError: for another kind of series, other times or stations, no common pair, or values that
@@ -925,6 +1237,7 @@ def entry(
             raise ValueError(f"{name}: expected a name, found {text!r}")
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}")
+    _check_score(score, MEASURES)
     lead = whole_number(lead, "lead")
     if parameters is not None:
         parameters = whole_number(parameters, "parameters", least=0)
@@ -935,7 +1248,8 @@ def entry(
         raise ValueError("forecasts: expected at least one, found none")
     names = ["forecasts"] if len(runs) == 1 else [f"forecasts[{i}]" for i in range(len(runs))]
     *members, truth = _common(observed, dict(zip(names, runs, strict=True)))
-    scores = [mean_score(member, truth) for member in members]
+    losses, _ = _scored(dict(zip(names, members, strict=True)), truth, score)
+    scores = [_mean_score(loss, score, None, truth) for loss in losses.values()]
     # The mean of all seeds: NaN already wherever one of them is missing.
     ensemble = truth.copy(data=np.mean([member.values for member in members], axis=0))
 
@@ -943,12 +1257,12 @@ def entry(
         if reference is None:
             return None
         compared = {f"forecasts[{i}]": run for i, run in enumerate(candidates)} | {"reference": reference}
-        losses, time = _scored(compared, truth, "rmse")
+        losses, time = _scored(compared, truth, score)
         *mine, other = losses.values()
         block = _default_block(time, lead) if block_length is None else block_length
 
         def difference(mine: Array, other: Array) -> Array:
-            return _over_stations(mine, "rmse", None).mean(axis=1) - _over_stations(other, "rmse", None)
+            return _over_stations(mine, score, None).mean(axis=1) - _over_stations(other, score, None)
 
         interval = block_bootstrap(difference, np.stack(mine, axis=1), other, block_length=block, of_means=True)
         return {name: _rounded(value) for name, value in interval._asdict().items()}
@@ -959,11 +1273,12 @@ def entry(
         "model": model,
         "kind": kind,
         "lead": lead,
+        "measure": score,
         "units": units,
         "score": _rounded(np.mean(scores)),
-        "seeds": [_rounded(score) for score in scores],
+        "seeds": [_rounded(one) for one in scores],
         "spread": _rounded(np.std(scores, ddof=1)) if several else 0.0,
-        "ensemble": _rounded(mean_score(ensemble, truth)) if several else None,
+        "ensemble": _rounded(mean_score(ensemble, truth, score)) if several else None,
         "difference": against_reference(members),
         "ensemble_difference": against_reference([ensemble]) if several else None,
         "seconds": _rounded(seconds),
@@ -983,8 +1298,8 @@ def leaderboard(entries: Iterable[dict[str, Any]], dataset: str | None = None) -
         the ends of the interval of ``difference``; ``runs`` is the number of seeds.
 
     Raises:
-        TypeError, ValueError: for something that is no entry, an unknown data set, scores in several units for one
-            data set, or two entries of one model for one data set and lead time.
+        TypeError, ValueError: for something that is no entry, an unknown data set or measure, several measures or
+            units for one data set and lead time, or two entries of one model for one data set and lead time.
     """
     import pandas as pd
 
@@ -995,6 +1310,8 @@ def leaderboard(entries: Iterable[dict[str, Any]], dataset: str | None = None) -
         if missing := set(_ENTRY) - set(item):
             raise ValueError(f"entries[{i}]: expected what verification.entry makes, found no {sorted(missing)}")
         line = {key: item[key] for key in ("dataset", "lead", "model", "kind", "units", "score", "spread")}
+        line["measure"] = item.get("measure", "rmse")  # entries had no such key once
+        _check_score(line["measure"], MEASURES, f"entries[{i}]['measure']")
         line |= {"runs": len(item["seeds"]), "ensemble": item["ensemble"]}
         for key, prefix in (("difference", ""), ("ensemble_difference", "ensemble_")):
             interval = item[key] or {}
@@ -1007,12 +1324,15 @@ def leaderboard(entries: Iterable[dict[str, Any]], dataset: str | None = None) -
             raise ValueError(f"dataset: expected one of {sorted(set(table['dataset']))}, found {dataset!r}")
         table = table[table["dataset"] == dataset]
     group = ["dataset", "lead"]
-    if (table.groupby(group)["units"].nunique() > 1).any():
-        raise ValueError("entries: expected one unit for each data set, found several; their scores don't compare")
+    for key, name in (("measure", "measure"), ("units", "unit")):
+        if (table.groupby(group)[key].nunique() > 1).any():
+            raise ValueError(
+                f"entries: expected one {name} for each data set, found several; their scores don't compare"
+            )
     if (twice := table.duplicated([*group, "model"])).any():
         name = table.loc[twice, [*group, "model"]].iloc[0].tolist()
         raise ValueError(f"entries: expected each model once for a data set and lead time, found {name} twice")
-    numbers = [key for key in _COLUMNS[5:] if key not in ("runs", "parameters")]
+    numbers = [key for key in _COLUMNS[6:] if key not in ("runs", "parameters")]
     table = table.astype(dict.fromkeys(numbers, float)).astype({"parameters": "Int64"})
     return table.sort_values([*group, "score"], kind="stable", ignore_index=True)
 

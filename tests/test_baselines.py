@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import Data
 
@@ -14,9 +16,11 @@ from stgcn_lab.baselines import (
     VAR,
     climatology,
     eof_kmeans,
+    event_rate,
     fit_ar,
     fit_damped_persistence,
     fit_kriging,
+    fit_logistic,
     fit_trees,
     fit_var,
     persistence,
@@ -826,6 +830,230 @@ def test_whole_numbers_may_be_numpy_integers():
 @pytest.mark.parametrize("harmonics", [None, 2])
 def test_climatology_of_no_time_is_empty(harmonics):
     assert climatology(daily(), daily().time[:0], harmonics).shape == (0, daily().sizes["station"])
+
+
+# ---------------------------------------------------------------------------- the probability of an event
+
+
+def angles(series) -> np.ndarray:
+    days = (series.time.values - np.datetime64("2000-01-01")) / np.timedelta64(1, "D")
+    return 2 * np.pi * days[:, None] / 365.2425
+
+
+def seasonal_events(steps=7000, rates=(-3.0, -1.0, -4.0), amplitude=1.5, seed=0) -> tuple[xr.DataArray, np.ndarray]:
+    """Events that are most frequent in the middle of January, and their probability (time, station)."""
+    rng = np.random.default_rng(seed)
+    empty = as_series(np.zeros((steps, len(rates))), "1990-01-01")
+    p = expit(np.array(rates) + amplitude * np.cos(angles(empty) - 0.25))
+    return empty.copy(data=(rng.random(p.shape) < p).astype(float)), p
+
+
+def test_the_plain_rate_is_the_share_of_events():
+    event, _ = seasonal_events(400)
+    event[:100, 1] = np.nan
+    later = as_series(np.zeros((5, 3)), "2010-01-01")
+    rate = event_rate(event, later.time, 0)
+    np.testing.assert_allclose(rate, np.tile(event.mean("time"), (5, 1)), rtol=1e-12)
+    assert rate.dims == ("time", "station") and rate.attrs["units"] == "1"
+    assert rate.lat.equals(event.lat) and rate.time.equals(later.time)
+
+
+def test_the_seasonal_rate_recovers_a_planted_season():
+    event, p = seasonal_events()
+    later, truth = seasonal_events(365, seed=1)
+    assert np.abs(event_rate(event, event.time) - p).max() < 0.04
+    np.testing.assert_allclose(event_rate(event, later.time), expit(np.log(truth / (1 - truth))), atol=0.04)
+    # The rate of each station is kept, whatever the common season.
+    np.testing.assert_allclose(event_rate(event, event.time).mean("time"), event.mean("time"), rtol=1e-8)
+
+
+@pytest.mark.parametrize("harmonics", [1, 2])
+def test_the_seasonal_rate_is_the_regression_on_stations_and_harmonics(harmonics):
+    event, _ = seasonal_events(3000)
+    event = event.where(np.random.default_rng(2).random(event.shape) > 0.2)
+    there = event.notnull().values
+    wave = angles(event) * np.arange(1, harmonics + 1)
+    design = np.concatenate([np.cos(wave), np.sin(wave)], axis=1)[np.nonzero(there)[0]]
+    design = np.concatenate([design, np.eye(3)[np.nonzero(there)[1]]], axis=1)
+    model = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-10, max_iter=2000).fit(design, event.values[there])
+    found = event_rate(event, event.time, harmonics).values[there]
+    # The weak pull on the season is worth 0.1 in some hundreds of events.
+    np.testing.assert_allclose(found, model.predict_proba(design)[:, 1], rtol=3e-3)
+
+
+def test_stations_without_event_without_its_absence_and_without_reports():
+    event, _ = seasonal_events(800, rates=(-2.0, -2.0, -2.0, -2.0))
+    event[:, 0], event[:, 1], event[:, 2] = 0, 1, np.nan
+    rate = event_rate(event, event.time)
+    assert (rate[:, 0] == 0).all() and (rate[:, 1] == 1).all() and rate[:, 2].isnull().all()
+    np.testing.assert_array_equal(rate[:, 3], event_rate(event[:, 3:], event.time)[:, 0])
+    assert event_rate(event[:, :3], event.time).isel(station=0).equals(rate[:, 0])
+
+
+@pytest.mark.parametrize("harmonics", [1, 2, 4])
+def test_a_season_with_sharp_edges_is_fitted_all_the_same(harmonics):
+    """Frost: certain in winter, never in summer."""
+    empty = as_series(np.zeros((3650, 3)))
+    event = empty.copy(data=(np.cos(angles(empty)) > np.array([0.3, 0.9, -0.9])).astype(float))
+    rate, plain = (event_rate(event, event.time, number) for number in (harmonics, 0))
+    np.testing.assert_allclose(rate.mean("time"), event.mean("time"), rtol=1e-6)
+    assert ((rate - event) ** 2).mean() < 0.1 * ((plain - event) ** 2).mean()
+
+
+@pytest.mark.parametrize("events", [1, 2])
+@pytest.mark.parametrize("harmonics", [1, 3])
+def test_the_rate_of_a_few_events_stays_finite(events, harmonics):
+    """A wave that peaks on the only days with an event could grow without bound."""
+    event = as_series(np.zeros((730, 2)))
+    event[200 : 200 + events, 0] = 1
+    rate = event_rate(event, event.time, harmonics)
+    assert ((rate[:, 0] > 0) & (rate[:, 0] < 1)).all()
+    assert int(np.argmax(rate.values[:, 0])) % 365 in range(190, 215)
+    assert float(rate[:, 0].mean()) == pytest.approx(events / 730, rel=1e-6)
+
+
+def test_events_may_be_true_and_false():
+    event, _ = seasonal_events(500)
+    wind = planted_var(500)
+    assert event_rate(event > 0, event.time).equals(event_rate(event, event.time))
+    event = event.assign_coords(time=wind.time)
+    assert fit_logistic(wind, event > 0).probability(wind).equals(fit_logistic(wind, event).probability(wind))
+
+
+def planted_logistic(steps=8000, lead=1, seed=0) -> tuple[xr.DataArray, xr.DataArray, np.ndarray]:
+    """Wind without memory; an event follows strong wind at the neighbour in the west ``lead`` days ago, in winter."""
+    rng = np.random.default_rng(seed)
+    wind = as_series(5 + 2 * rng.standard_normal((steps, 3)), "1980-01-01")
+    past = np.concatenate([np.full((lead, 3), 5.0), wind.values[:-lead]])
+    p = expit(-2 + 0.6 * (np.roll(past, 1, axis=1) - 5) + np.cos(angles(wind)))
+    return wind, wind.copy(data=(rng.random(p.shape) < p).astype(float)), p
+
+
+@pytest.mark.parametrize("lead", [1, 3])
+def test_fit_logistic_recovers_a_planted_law(lead):
+    wind, event, p = planted_logistic(lead=lead)
+    model = fit_logistic(wind, event, lags=2, ridge=0.0, lead=lead)
+    expected = np.zeros((2, 3, 3))
+    expected[0] = 0.6 * np.roll(np.eye(3), 1, axis=0)  # station i listens to i - 1
+    np.testing.assert_allclose(model.coefficients, expected, atol=0.08)
+    np.testing.assert_allclose(model.season, np.array([-2.0, 1.0, 0.0])[:, None] * np.ones(3), atol=0.15)
+    said = model.probability(wind)
+    assert np.abs(said.values - p)[lead + 1 :].mean() < 0.02
+    assert said[: lead + 1].isnull().all() and said[lead + 1 :].notnull().all()
+    assert said.attrs == {"units": "1", "long_name": "probability"} and model.lead == lead
+    calm = model.probability(wind[:, :].copy(data=np.full(wind.shape, 5.0)))
+    assert calm[(wind.time.dt.month == 1)].mean() > 2 * calm[(wind.time.dt.month == 7)].mean()
+
+
+@pytest.mark.parametrize("harmonics", [0, 2])
+def test_fit_logistic_is_the_regression_of_scikit_learn(harmonics):
+    """Its penalty is one number; predictors that are stretched feel less of it, the season next to none."""
+    wind, event, _ = planted_logistic(1500)
+    ridge, lags = 0.01, 2
+    model = fit_logistic(wind, event, lags, ridge, harmonics)
+    z = ((wind - wind.mean("time")) / wind.std("time")).values
+    wave = angles(wind) * np.arange(1, harmonics + 1)
+    columns = [z[1:-1], z[:-2] / 2, 1e3 * np.cos(wave[2:]), 1e3 * np.sin(wave[2:])]  # lag 2: four times the penalty
+    design = np.concatenate(columns, axis=1)
+    for i in range(3):
+        other = LogisticRegression(C=1 / (2 * ridge * len(design)), tol=1e-9, solver="newton-cg", max_iter=500)
+        other.fit(design, event.values[2:, i])
+        found = model.probability(wind).values[2:, i]
+        np.testing.assert_allclose(found, other.predict_proba(design)[:, 1], rtol=1e-3)
+
+
+def test_the_penalty_draws_fit_logistic_towards_the_seasonal_rate():
+    wind, event, _ = planted_logistic(1500)
+    sizes = [np.abs(fit_logistic(wind, event, ridge=ridge).coefficients).sum() for ridge in (0.0, 0.01, 1.0, 1e6)]
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[3] and sizes[3] < 1e-4
+    rate = fit_logistic(wind, event, ridge=1e6, harmonics=0).probability(wind)[10]
+    np.testing.assert_allclose(rate, event[3:].mean("time"), rtol=1e-4)
+
+
+@pytest.mark.parametrize("lead", [1, 2])
+def test_fit_logistic_knows_nothing_of_the_days_to_come(lead):
+    wind, event, _ = planted_logistic(400)
+    model = fit_logistic(wind, event, lead=lead)
+    changed = wind.copy(deep=True)
+    changed[200:] = 99.0
+    before, after = model.probability(wind), model.probability(changed)
+    np.testing.assert_array_equal(before[: 200 + lead], after[: 200 + lead])
+    assert (before[200 + lead] != after[200 + lead]).all()
+    assert model.probability(wind[:200]).equals(before[:200])
+    assert model.probability(wind[:2]).isnull().all()
+
+
+def test_a_missing_value_counts_as_the_mean_and_a_missing_event_as_nothing():
+    wind, event, _ = planted_logistic(600)
+    gaps = wind.where(np.random.default_rng(3).random(wind.shape) > 0.1)
+    model = fit_logistic(gaps, event)
+    filled = gaps.fillna(gaps.mean("time"))
+    np.testing.assert_allclose(model.probability(gaps), model.probability(filled), rtol=1e-12)
+    assert model.probability(gaps)[3:].notnull().all()
+    unknown = event.copy(deep=True)
+    unknown[300:, 0] = np.nan
+    cut = fit_logistic(wind, unknown, ridge=0.01).season[:, 1:]
+    np.testing.assert_array_equal(cut, fit_logistic(wind, event, ridge=0.01).season[:, 1:])
+    silent = wind.where(wind.lat != 51)
+    assert np.abs(fit_logistic(silent, event).coefficients[:, :, 1]).max() < 1e-12
+    assert fit_logistic(wind.where(wind.lat != 51, 7), event).probability(wind)[3:].notnull().all()
+
+
+def test_fit_logistic_leaves_its_arguments_alone():
+    wind, event, _ = planted_logistic(300)
+    copies = wind.copy(deep=True), event.copy(deep=True)
+    fit_logistic(wind, event).probability(wind)
+    event_rate(event, wind.time)
+    assert wind.identical(copies[0]) and event.identical(copies[1])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda w, e: event_rate(e.values, w.time), TypeError, ["train_event", "DataArray", "ndarray"]),
+        (lambda w, e: event_rate(e + 1, w.time), ValueError, ["train_event", "0 or 1", "from 1 to 2"]),
+        (lambda w, e: event_rate(e.T, w.time), ValueError, ["train_event", "(time, station)"]),
+        (lambda w, e: event_rate(e[:, :0], w.time), ValueError, ["train_event", "at least one station"]),
+        (lambda w, e: event_rate(e, w), TypeError, ["times", "('time', 'station')"]),
+        (lambda w, e: event_rate(e, w.time.values), TypeError, ["times", "ndarray"]),
+        (lambda w, e: event_rate(e, w.time, -1), ValueError, ["harmonics", "at least 0", "-1"]),
+        (lambda w, e: event_rate(e.assign_coords(time=range(300)), w.time), TypeError, ["train_event", "datetime64"]),
+        (lambda w, e: fit_logistic(w.values, e), TypeError, ["train", "DataArray", "ndarray"]),
+        (lambda w, e: fit_logistic(w, e.values), TypeError, ["train_event", "DataArray", "ndarray"]),
+        (lambda w, e: fit_logistic(w, 0.5 * e), ValueError, ["train_event", "0 or 1", "from 0 to 0.5"]),
+        (lambda w, e: fit_logistic(w, e[1:]), ValueError, ["train_event", "times of train"]),
+        (lambda w, e: fit_logistic(w, e[:, ::-1]), ValueError, ["train_event", "stations of train", "S2"]),
+        (lambda w, e: fit_logistic(w, e * 0), ValueError, ["train_event", "every station", "0 events", "'S0'"]),
+        (lambda w, e: fit_logistic(w, e.where(e.lat != 51)), ValueError, ["train_event", "0 times", "'S1'"]),
+        (lambda w, e: fit_logistic(w, e.where(e.lat != 52, 1)), ValueError, ["train_event", "297 events", "'S2'"]),
+        (lambda w, e: fit_logistic(w, e, lags=0), ValueError, ["lags", "at least 1", "0"]),
+        (lambda w, e: fit_logistic(w, e, lead=0), ValueError, ["lead", "at least 1", "0"]),
+        (lambda w, e: fit_logistic(w, e, ridge=-1), ValueError, ["ridge", "at least 0", "-1"]),
+        (lambda w, e: fit_logistic(w, e, harmonics=0.5), ValueError, ["harmonics", "0.5"]),
+        (lambda w, e: fit_logistic(w, e, lead=300), ValueError, ["train_event", "0 times"]),
+        (lambda w, e: fit_logistic(w[:40], e[:40], ridge=0, lags=9), ValueError, ["ridge", "finite", "S"]),
+        (lambda w, e: fit_logistic(w.assign_coords(time=range(300)), e), TypeError, ["train", "datetime64"]),
+        (lambda w, e: fit_logistic(w, e).probability(w.values), TypeError, ["series", "DataArray"]),
+        (lambda w, e: fit_logistic(w, e).probability(w[:, :2]), ValueError, ["series", "3 stations"]),
+        (lambda w, e: fit_logistic(w, e).probability(w.assign_coords(time=range(300))), TypeError, ["datetime64"]),
+    ],
+)
+def test_event_baselines_refuse_what_does_not_fit(call, error, parts):
+    wind, event, _ = planted_logistic(300)
+    with pytest.raises(error) as raised:
+        call(wind, event)
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+def test_irish_gales_follow_the_season_and_the_wind_of_the_day_before():
+    """On years that no fit has seen: logistic regression, the season, the plain rate, in this order."""
+    wind = drop_leap_days(load_irish_wind()["wind_speed"]).sel(time=slice("1961", "1970"))
+    train, later = slice("1961", "1966"), slice("1967", "1970")
+    event = (wind > wind.sel(time=train).quantile(0.95, "time")).astype(float)
+    plain, season = (event_rate(event.sel(time=train), wind.time, harmonics) for harmonics in (0, 1))
+    regression = fit_logistic(np.sqrt(wind).sel(time=train), event.sel(time=train)).probability(np.sqrt(wind))
+    brier = [float(((p - event) ** 2).sel(time=later).mean()) for p in (regression, season, plain)]
+    assert brier[0] < 0.95 * brier[1] < brier[1] < brier[2]
 
 
 # ---------------------------------------------------------------------------- EOFs and k-means

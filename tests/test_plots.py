@@ -24,13 +24,15 @@ from stgcn_lab.plots import (
     regime_maps,
     regime_timeline,
     reliability_diagram,
+    roc_curve,
     skill_curve,
     station_map,
     training_curve,
     transition_diagram,
+    value_curve,
 )
 from stgcn_lab.training import History
-from stgcn_lab.verification import Interval, reliability
+from stgcn_lab.verification import Interval, economic_value, reliability, roc
 
 
 @pytest.fixture(autouse=True)
@@ -569,12 +571,16 @@ def test_skill_curve_refuses():
         skill_curve([1, 2], {"a": [1, 2, 3]})
 
 
-def reliability_table(power=1.0):
+def chances(power=1.0):
     rng = np.random.default_rng(0)
     chance = rng.random((500, 2))
     coords = {"time": np.arange(500), "station": ["A", "B"]}
     event = rng.random((500, 2)) < chance**power
-    return reliability(*(xr.DataArray(x, dims=("time", "station"), coords=coords) for x in (chance, event)), bins=5)
+    return tuple(xr.DataArray(x, dims=("time", "station"), coords=coords) for x in (chance, event))
+
+
+def reliability_table(power=1.0, **options):
+    return reliability(*chances(power), bins=5, **options)
 
 
 def test_reliability_diagram_shows_the_table():
@@ -600,12 +606,79 @@ def test_reliability_diagram_of_several_has_a_legend():
     assert to_hex(one.get_facecolor()[0]) != to_hex(other.get_facecolor()[0])
 
 
+def test_reliability_diagram_shows_intervals():
+    table = reliability_table(resamples=30)
+    ax = draw(reliability_diagram({"plain": reliability_table(0.3), "with intervals": table}))
+    (bars,) = [part for part in ax.collections if isinstance(part, LineCollection)]
+    expected = [[[x, low], [x, high]] for x, low, high in zip(table.probability, table.low, table.high, strict=True)]
+    np.testing.assert_allclose(bars.get_segments(), expected)
+
+
 def test_reliability_diagram_refuses():
-    with pytest.raises(TypeError, match="tables: expected what verification.reliability returns"):
+    with pytest.raises(TypeError, match=r"tables\['a'\]: expected what verification.reliability returns, found list"):
         reliability_diagram({"a": [0.1, 0.2]})
+    with pytest.raises(TypeError, match="tables: expected what verification.reliability returns, found list"):
+        reliability_diagram([0.1, 0.2])
     with pytest.raises(ValueError, match="tables: expected at least one"):
         reliability_diagram({})
-    with pytest.raises(ValueError, match=r"tables\['a'\]: expected variables probability"):
+    with pytest.raises(ValueError, match=r"tables\['a'\]: expected count, frequency, probability of"):
         reliability_diagram({"a": reliability_table().drop_vars("frequency")})
     with pytest.raises(ValueError, match="at least one forecast"):
         reliability_diagram(reliability_table() * 0)
+
+
+def test_roc_curve_shows_the_table_and_its_area():
+    table = roc(*chances(3), thresholds=[0.2, 0.5, 0.9])
+    ax = draw(roc_curve(table))
+    diagonal, curve = ax.lines
+    np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [1, 1]])
+    expected = np.stack([table.false_alarm_rate, table.probability_of_detection], axis=1)
+    np.testing.assert_allclose(curve.get_xydata(), expected)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("false alarm rate", "probability of detection")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"area {table.area:.3f}"]
+    with_interval = roc(*chances(3), resamples=20)
+    _, mine = plt.subplots()
+    assert roc_curve({"a": table, "b": with_interval}, ax=mine) is mine
+    area, low, high = (with_interval[name].item() for name in ("area", "area_low", "area_high"))
+    labels = [text.get_text() for text in draw(mine).get_legend().get_texts()]
+    assert labels == [f"a, area {table.area:.3f}", f"b, area {area:.3f} ({low:.3f} to {high:.3f})"]
+    assert len({line.get_color() for line in mine.lines}) == len({line.get_linestyle() for line in mine.lines[1:]}) + 1
+
+
+def test_value_curve_shows_values_and_bands():
+    ratios = [0.1, 0.3, 0.6, 0.8]
+    plain = economic_value(*chances(3), ratios)
+    banded = economic_value(*chances(3), ratios, thresholds=0.5, resamples=20)
+    ax = draw(value_curve({"plain": plain, "at one half": banded}))
+    first, second, zero = ax.lines
+    np.testing.assert_allclose(first.get_xydata(), np.stack([ratios, plain], axis=1))
+    np.testing.assert_allclose(second.get_ydata(), banded)
+    assert set(zero.get_ydata()) == {0}
+    (band,) = ax.collections
+    corners = band.get_paths()[0].vertices
+    for ratio, low, high in zip(ratios, banded.low.values, banded.high.values, strict=True):
+        assert {(ratio, low), (ratio, high)} <= set(map(tuple, corners))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["plain", "at one half"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("cost of acting / loss", "relative economic value")
+    assert first.get_color() != second.get_color() and first.get_linestyle() != second.get_linestyle()
+    _, mine = plt.subplots()
+    assert value_curve(plain, ax=mine) is mine and mine.get_legend() is None
+    draw(value_curve({"a": plain, "without a number": plain * np.nan}))
+
+
+def test_curves_of_decisions_refuse():
+    table, values = roc(*chances(3)), economic_value(*chances(3), [0.1, 0.3])
+    with pytest.raises(TypeError, match="tables: expected what verification.roc returns, found DataArray"):
+        roc_curve(values)
+    with pytest.raises(ValueError, match=r"tables\['a'\]: expected area, .* of verification.roc"):
+        roc_curve({"a": table.drop_vars("area")})
+    with pytest.raises(ValueError, match="tables: expected at least one, found none"):
+        roc_curve({})
+    with pytest.raises(
+        TypeError, match=r"values\['a'\]: expected what verification.economic_value returns, found Dataset"
+    ):
+        value_curve({"a": table})
+    with pytest.raises(ValueError, match="values: expected ratio of verification.economic_value"):
+        value_curve(values.rename(ratio="lead"))
+    with pytest.raises(ValueError, match="values: expected at least one value, found only NaN"):
+        value_curve(values * np.nan)

@@ -25,6 +25,7 @@ from stgcn_lab.models import STGCN
 from stgcn_lab.training import (
     History,
     evaluate,
+    event_loss,
     fit,
     gaussian_crps,
     gaussian_nll,
@@ -758,6 +759,74 @@ def test_pinball_by_hand():
     assert half.item() == pytest.approx(0.5 * 1)  # half the mean absolute error
 
 
+def event_forecasts(dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, whether the event took place, and whether anybody saw."""
+    draw = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(6, 2, 5, 1, generator=draw, dtype=dtype)
+    target = (torch.rand(6, 2, 5, 1, generator=draw) < 0.4).to(dtype)
+    return logits, target, torch.rand(6, 2, 5, 1, generator=draw) > 0.3
+
+
+@pytest.mark.parametrize("event_weight", [1, 0.5, 20.0])
+def test_the_event_loss_without_focus_is_weighted_cross_entropy(event_weight):
+    logits, target, mask = event_forecasts()
+    weight = torch.tensor(event_weight, dtype=torch.float64)
+    expected = nn.functional.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=weight)
+    assert event_loss(event_weight)(logits, target, mask).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_the_focal_loss_by_hand():
+    p, seen = np.array([0.9, 0.9, 0.2, 0.2]), torch.ones(4, 1, dtype=torch.bool)
+    logits = torch.tensor(np.log(p / (1 - p)))[:, None]
+    target = torch.tensor([[1.0], [0.0], [1.0], [0.0]], dtype=torch.float64)
+    # weight, what was wrong to the power of the focus, minus the logarithm of what was given to what happened
+    by_hand = [-3 * 0.1**2 * np.log(0.9), -(0.9**2) * np.log(0.1), -3 * 0.8**2 * np.log(0.2), -(0.2**2) * np.log(0.8)]
+    assert event_loss(3, 2)(logits, target, seen).item() == pytest.approx(np.mean(by_hand), rel=1e-12)
+
+
+@pytest.mark.parametrize("event_weight", [1.0, 7.0])
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+def test_a_weight_moves_the_best_logit_by_its_logarithm(event_weight, rate):
+    """Of a thousand times with nothing to tell them apart; only without a weight is the rate itself the best."""
+    happened = torch.zeros(1000, 1)
+    happened[: round(1000 * rate)] = 1
+    seen = torch.ones(1000, 1, dtype=torch.bool)
+    candidates = torch.linspace(-6, 6, 2401, dtype=torch.float64)
+    losses = [event_loss(event_weight)(z.expand(1000, 1), happened.double(), seen).item() for z in candidates]
+    best = candidates[int(np.argmin(losses))].item()
+    assert best == pytest.approx(np.log(rate / (1 - rate)) + np.log(event_weight), abs=0.005)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3, 0.9])
+def test_a_focus_draws_the_best_probability_towards_one_half(rate):
+    happened, seen = (torch.arange(1000)[:, None] < 1000 * rate).double(), torch.ones(1000, 1, dtype=torch.bool)
+    candidates = torch.linspace(-6, 6, 2401, dtype=torch.float64)
+    losses = [event_loss(1, 2)(z.expand(1000, 1), happened, seen).item() for z in candidates]
+    best = torch.sigmoid(candidates[int(np.argmin(losses))]).item()
+    assert abs(best - 0.5) < abs(rate - 0.5) - 0.02 and (best < 0.5) == (rate < 0.5)
+
+
+@pytest.mark.parametrize("loss", [event_loss(), event_loss(20), event_loss(1, 2)])
+def test_event_losses_have_their_gradients_and_do_not_look_behind_the_mask(loss):
+    logits, target, mask = event_forecasts()
+    assert torch.autograd.gradcheck(lambda z: loss(z, target, mask), logits.requires_grad_())
+    found = [loss(logits, torch.where(mask, target, torch.tensor(hidden)), mask) for hidden in (0.0, 1e30, np.nan)]
+    assert found[0] == found[1] == found[2]
+    gradient = torch.autograd.grad(found[2], logits)[0]
+    assert (gradient[~mask] == 0).all() and (gradient[mask] != 0).all()
+    assert loss(logits, target, torch.zeros_like(mask)).item() == 0
+
+
+@pytest.mark.parametrize("loss", [event_loss(), event_loss(20), event_loss(1, 2), event_loss(5, 0.5)])
+def test_event_losses_of_a_network_that_is_quite_sure_are_finite(loss):
+    logits = torch.tensor([[300.0], [-300.0], [300.0], [-300.0], [0.0]], requires_grad=True)
+    target = torch.tensor([[1.0], [0.0], [0.0], [1.0], [1.0]])
+    found = loss(logits, target, torch.ones(5, 1, dtype=torch.bool))
+    found.backward()
+    assert found.isfinite() and logits.grad.isfinite().all()
+    assert (logits.grad[:2] == 0).all() and logits.grad[2] > 0 > logits.grad[3]
+
+
 MASK, O = torch.ones(4, 1, dtype=torch.bool), torch.zeros
 
 
@@ -779,6 +848,16 @@ MASK, O = torch.ones(4, 1, dtype=torch.bool), torch.zeros
         (lambda: pinball_loss([0.5])(O(4, 1), O(4, 2), MASK), ValueError, ["target", "(4, 2)"]),
         (lambda: pinball_loss([0.5])(O(1, 1), O(4, 1), MASK), ValueError, ["(1, 1)", "(4, 1)"]),
         (lambda: pinball_loss([0.5])(O(4, 1), O(4, 1), MASK.int()), TypeError, ["mask", "int32"]),
+        (lambda: event_loss(0), ValueError, ["event_weight", "above 0", "0"]),
+        (lambda: event_loss(float("nan")), ValueError, ["event_weight", "nan"]),
+        (lambda: event_loss(float("inf")), ValueError, ["event_weight", "inf"]),
+        (lambda: event_loss(focusing=-1), ValueError, ["focusing", "at least 0", "-1"]),
+        (lambda: event_loss(focusing="2"), ValueError, ["focusing", "'2'"]),
+        (lambda: event_loss("2"), ValueError, ["event_weight", "'2'"]),
+        (lambda: event_loss()(O(4, 2), O(4, 1), MASK), ValueError, ["one shape", "(4, 2)", "(4, 1)"]),
+        (lambda: event_loss()(O(1, 1), O(4, 1), MASK), ValueError, ["(1, 1)", "(4, 1)"]),
+        (lambda: event_loss()(O(4, 1), O(4, 1), MASK[:1]), TypeError, ["mask", "(4, 1)", "(1, 1)"]),
+        (lambda: event_loss()(O(4, 1), O(4, 1), MASK.int()), TypeError, ["mask", "int32"]),
     ],
 )
 def test_probability_losses_refuse_what_does_not_fit(call, error, parts):

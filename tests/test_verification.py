@@ -3,6 +3,8 @@
 import ast
 import json
 import operator
+import re
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -31,14 +33,18 @@ from stgcn_lab.verification import (
     contingency,
     crps_ensemble,
     crps_gaussian,
+    economic_value,
     entry,
     interval_miss_rate,
     leaderboard,
     mae,
+    mape,
     mean_score,
+    pinball,
     rank_histogram,
     reliability,
     rmse,
+    roc,
     skill_score,
 )
 
@@ -119,6 +125,19 @@ def test_errors_are_those_of_scores(dim):
         (bias, scores.continuous.mean_error),
     ):
         np.testing.assert_allclose(ours(forecast, observed, dim), theirs(forecast, observed, reduce_dims=dim))
+
+
+def test_percentage_error_by_hand():
+    found = mape(FORECAST, OBSERVED)
+    np.testing.assert_allclose(found, [100 * (1 + 0 + 1) / 3, 100 * (0 + 3 / 20 + 4 / 40) / 3])
+    assert found.units == "%"
+    xr.testing.assert_allclose(mape(-FORECAST, -OBSERVED), found)
+    xr.testing.assert_allclose(mape(3 * FORECAST, 3 * OBSERVED), found)
+    assert mape(FORECAST, OBSERVED, BOTH, [0, 1]).item() == pytest.approx(100 * (3 / 20 + 4 / 40) / 3)
+    assert np.isnan(mape(FORECAST, OBSERVED, ())[3, 0])
+    with pytest.raises(ValueError, match="observed: expected no zero, which has no percentage, found 1"):
+        mape(FORECAST, OBSERVED.where(OBSERVED != 3, 0))
+    mape(FORECAST, OBSERVED.where(OBSERVED != 4, 0))  # nothing was forecast there
 
 
 def test_scores_say_what_they_are_and_where():
@@ -274,6 +293,52 @@ def test_incomplete_ensembles_are_left_out():
     assert crps_ensemble(members, observed, dim=()).isnull().sum() == 400 + 50
 
 
+def quantiles_of(arrays, levels) -> xr.DataArray:
+    return members_of(arrays).rename(member="quantile").assign_coords(quantile=levels)
+
+
+def test_pinball_by_hand_and_against_scores():
+    observed = field([[1.0, 10.0], [2.0, NaN], [6.0, 20.0]])
+    quantiles = quantiles_of([observed.fillna(0) - 1, observed.fillna(0) + 2], [0.1, 0.9])
+    found = pinball(quantiles, observed)
+    assert found.dims == ("quantile", "station") and found.units == "K"
+    np.testing.assert_allclose(found, [[0.1, 0.1], [0.2, 0.2]])
+    quantiles[1, 0, 0] = NaN  # a pair that not all quantiles have is left out of all
+    quantiles[0, 0, 0] = 90
+    np.testing.assert_allclose(pinball(quantiles, observed, BOTH), [0.1, 0.2])
+    forecast, observed = sample()
+    for level in (0.2, 0.5):
+        found = pinball(quantiles_of([forecast], [level]), observed)[0]
+        theirs = scores.continuous.quantile_score(forecast, observed, level, reduce_dims=["time"])
+        np.testing.assert_allclose(found, theirs)
+    np.testing.assert_allclose(found, mae(forecast, observed) / 2)
+    weighted = pinball(quantiles_of([forecast], [0.5]), observed, BOTH, [0, 0, 1, 0]).item()
+    assert weighted == pytest.approx(found[2].item())
+
+
+def test_pinball_of_many_quantiles_is_half_the_crps():
+    rng = np.random.default_rng(0)
+    observed = field(rng.standard_normal((200, 2)))
+    levels = (np.arange(200) + 0.5) / 200
+    quantiles = quantiles_of([observed * 0 + norm.ppf(tau, 0.3, 1.5) for tau in levels], levels)
+    crps = crps_gaussian(observed * 0 + 0.3, observed * 0 + 1.5, observed)
+    np.testing.assert_allclose(2 * pinball(quantiles, observed).mean("quantile"), crps, rtol=0.01)
+
+
+def test_wrong_quantiles_are_refused():
+    with pytest.raises(TypeError, match="quantiles: expected an xarray DataArray"):
+        pinball([RIGHT], RIGHT)
+    with pytest.raises(ValueError, match=r"quantiles: expected dims \(quantile, time, station\)"):
+        pinball(RIGHT, RIGHT)
+    for levels in ([10.0, 90.0], [0.0, 0.5], ["low", "high"]):
+        with pytest.raises(ValueError, match="quantiles: expected probabilities between 0 and 1"):
+            pinball(quantiles_of([RIGHT, RIGHT], levels), RIGHT)
+    with pytest.raises(ValueError, match="quantiles: expected probabilities between 0 and 1"):
+        pinball(quantiles_of([RIGHT, RIGHT], [0.1, 0.9]).drop_vars("quantile"), RIGHT)
+    with pytest.raises(ValueError, match="expected the times of observed"):
+        pinball(quantiles_of([RIGHT, RIGHT], [0.1, 0.9])[:, 1:], RIGHT)
+
+
 def test_miss_rate_by_hand():
     mean, spread = field(np.zeros((5, 1))), field(np.full((5, 1), 2.0))
     observed = field([[0.0], [3.9], [-3.95], [NaN], [-3.0]])
@@ -368,6 +433,14 @@ def test_contingency_by_hand():
     assert found.peirce_skill_score.item() == pytest.approx(3 / 5 - 1 / 4)
 
 
+def test_contingency_of_a_probability_leaves_out_what_is_missing():
+    probability, event = field([[0.3, 0.2], [NaN, 0.9], [0.1, 0.31]]), field([[1, 1], [1, 0], [0, NaN]])
+    found = contingency(probability, event, BOTH, threshold=0.3)
+    xr.testing.assert_identical(found, contingency(field([[1, 0], [NaN, 1], [0, 1]]), event, BOTH))
+    assert [int(found[name]) for name in ("hits", "misses", "false_alarms", "correct_negatives")] == [1, 1, 1, 1]
+    assert contingency(probability >= 0.3, event, BOTH).misses == 2
+
+
 def test_contingency_is_that_of_scores():
     forecast, observed = sample(missing=0)
     found = contingency(forecast > 1, observed > 1, BOTH)
@@ -383,6 +456,212 @@ def test_contingency_without_an_event_has_no_number():
     assert np.isnan(found.probability_of_detection) and np.isnan(found.frequency_bias)
     assert found.false_alarm_ratio.item() == 1
     assert np.isnan(contingency(never, never).false_alarm_ratio)
+
+
+def gales(steps=400, stations=3, seed=0, missing=0.1) -> tuple[xr.DataArray, xr.DataArray]:
+    """Probabilities of a rare event, right but for the hundredths that they are given in, with gaps on both sides."""
+    state = ar1(steps, stations, 0.7, seed)
+    probability = np.round(norm.cdf(state - 1.5), 2)
+    rng = np.random.default_rng(seed + 1)
+    event = (rng.standard_normal(state.shape) < state - 1.5).astype(float)
+    probability[rng.random(state.shape) < missing], event[rng.random(state.shape) < missing] = NaN, NaN
+    return field(probability, units="1"), field(event, units="1")
+
+
+def drawn(score, *series, names, **options):
+    """Intervals of scores, each series drawn as it is and scored from the start."""
+
+    def of_labelled(*arrays):
+        found = score(*(field(x) for x in arrays))
+        return np.concatenate([np.atleast_1d(found[name]) for name in names])
+
+    return block_bootstrap(of_labelled, *(x.values for x in series), **options)
+
+
+OPTIONS = {"block_length": 9, "resamples": 40, "level": 0.8, "seed": 3}
+
+
+def test_reliability_has_the_intervals_of_the_bootstrap():
+    probability, event = gales()
+    edges = [0, 0.1, 0.3, 0.901, 0.905, 1]
+    found = reliability(probability, event, edges, **OPTIONS)
+    plain = reliability(probability, event, edges)
+    xr.testing.assert_identical(found.drop_vars(["low", "high"]), plain)
+    value, low, high = drawn(lambda p, e: reliability(p, e, edges), probability, event, names=["frequency"], **OPTIONS)
+    for name, expected in (("frequency", value), ("low", low), ("high", high)):
+        np.testing.assert_allclose(found[name], expected, err_msg=name)
+    assert found["count"][3] == 0 and np.isnan(found.low[3])
+    assert (found.low < found.frequency)[:3].all() and (found.frequency < found.high)[:3].all()
+    # the blocks are those of compare if none are asked for; what lies before the first pair is no part of the sample
+    event[:50] = NaN
+    default = reliability(probability, event, edges, resamples=40)
+    xr.testing.assert_identical(
+        default, reliability(probability[50:], event[50:], edges, resamples=40, block_length=8, level=0.95, seed=0)
+    )
+
+
+def test_roc_by_hand():
+    probability = field([[0.9, 0.8], [0.6, 0.6], [0.2, NaN], [0.1, 0.3]])
+    event = field([[1, 1], [0, 1], [0, 1], [1, NaN]])
+    table = roc(probability, event, [0.2, 0.6, 0.85])
+    np.testing.assert_array_equal(table.threshold, [0, 0.2, 0.6, 0.85, np.inf])
+    np.testing.assert_allclose(table.probability_of_detection, [1, 3 / 4, 3 / 4, 1 / 4, 0])
+    np.testing.assert_allclose(table.false_alarm_rate, [1, 1, 1 / 2, 0, 0])
+    assert table.area.item() == pytest.approx(3 / 4 * 1 / 2 + 1 / 2 * 1 / 2)
+    # of 4 x 2 pairs of an event and another time 5 are in order, and in one the two are alike
+    assert roc(probability, event).area.item() == pytest.approx(5.5 / 8)
+    assert roc(probability, event, 0.0).area.item() == 0.5
+    assert set(table) == {"probability_of_detection", "false_alarm_rate", "area"}
+    assert table.area.attrs == {"long_name": "area", "units": "1"}
+
+
+@pytest.mark.parametrize(("steps", "rounded"), [(30, False), (400, False), (400, True), (4000, False)])
+def test_roc_is_that_of_scores(steps, rounded):
+    probability, event = gales(steps)
+    if not rounded:
+        rng = np.random.default_rng(0)
+        probability = (probability + rng.uniform(-0.005, 0.005, probability.shape)).clip(0, 1)
+    thresholds = [0.0, 0.01, 0.05, 0.3, 0.31, 1.0]
+    found = roc(probability, event, thresholds)
+    theirs = scores.plotdata.roc(probability, event.where(probability.notnull()), thresholds)
+    np.testing.assert_allclose(found.threshold, theirs.threshold)
+    np.testing.assert_allclose(found.probability_of_detection, theirs.POD)
+    np.testing.assert_allclose(found.false_alarm_rate, theirs.POFD)
+    assert found.area.item() == pytest.approx(theirs.AUC.item())
+    # without thresholds the area is that of all of them; with some thousand events to a ten-thousandth
+    there = (probability + event).notnull().values
+    p, e = probability.values[there], event.values[there] == 1
+    order = np.mean(np.sign(p[e][:, None] - p[~e]) / 2 + 0.5)
+    assert roc(probability, event).area.item() == pytest.approx(order, abs=1e-12 if e.sum() <= 200 else 1e-4)
+
+
+def test_roc_has_the_interval_of_the_bootstrap():
+    probability, event = gales()
+    thresholds = np.linspace(0, 1, 11)
+    found = roc(probability, event, thresholds, **OPTIONS)
+    expected = drawn(lambda p, e: roc(p, e, thresholds), probability, event, names=["area"], **OPTIONS)
+    np.testing.assert_allclose([found[n].item() for n in ("area", "area_low", "area_high")], np.ravel(expected))
+    curve = ["probability_of_detection", "false_alarm_rate", "area"]
+    xr.testing.assert_allclose(found[curve], roc(probability, event, thresholds))
+    assert found.area_low < found.area < found.area_high
+    assert "area_low" in roc(probability, event, resamples=1)
+
+
+def expense(ratio, threshold, probability, event) -> float:
+    """What a user of the forecast pays, in losses, one day after the other."""
+    paid = 0.0
+    for p, e in zip(probability.values.ravel(), event.values.ravel(), strict=True):
+        if not np.isnan(p + e):
+            paid += ratio if p >= threshold else e
+    return paid
+
+
+def test_economic_value_is_that_of_the_accounts():
+    probability, event = gales()
+    event = event.where(probability.notnull())
+    rival = (0.5 * probability + 0.02).where(probability.notnull())
+    ratios, thresholds = [0.02, 0.1, 0.4, 0.8], [0.05, 0.1, 0.2, 0.0]
+    found = {
+        "plain": economic_value(probability, event, ratios),
+        "others": economic_value(probability, event, ratios, thresholds=thresholds),
+        "rival": economic_value(probability, event, ratios, rival, thresholds),
+    }
+    for k, ratio in enumerate(ratios):
+        number = event.notnull().sum().item()
+        climate = min(ratio * number, event.sum().item())
+        perfect = ratio * event.sum().item()
+        act = {"plain": ratio, "others": thresholds[k], "rival": thresholds[k]}
+        for name, threshold in act.items():
+            before = expense(ratio, threshold, rival, event) if name == "rival" else climate
+            mine = expense(ratio, threshold, probability, event)
+            assert found[name][k].item() == pytest.approx((before - mine) / (before - perfect)), (name, ratio)
+    assert found["plain"].dims == ("ratio",) and list(found["plain"].ratio) == ratios
+    assert set(found["plain"].coords) == {"ratio"}
+    one = economic_value(probability, event, 0.1, thresholds=0.3)
+    assert one.item() == economic_value(probability, event, [0.1, 0.2], thresholds=[0.3, 0.9])[0].item()
+
+
+def test_economic_value_of_those_who_know_all_or_nothing():
+    probability, event = gales(missing=0)
+    ratios = np.linspace(0.01, 0.99, 33)
+    usual = event.mean().item()
+    np.testing.assert_allclose(economic_value(event, event, ratios), 1)
+    np.testing.assert_allclose(economic_value(0 * event + usual, event, ratios), 0, atol=1e-12)
+    np.testing.assert_allclose(economic_value(probability, event, ratios, probability), 0, atol=1e-12)
+    np.testing.assert_allclose(economic_value(probability, event, ratios, 0 * event + usual),
+                               economic_value(probability, event, ratios), atol=1e-12)  # fmt: skip
+    # nothing can be better than perfect: there is no number
+    assert economic_value(probability, event, ratios, event).isnull().all()
+    assert (economic_value(probability, event, ratios) < 1).all()
+    # the pairs are those that the reference has too
+    holes = probability.where(np.arange(400)[:, None] % 3 > 0)
+    expected = economic_value(holes, event, ratios)
+    np.testing.assert_allclose(economic_value(probability, event, ratios, 0 * holes + 1e-6),
+                               economic_value(holes, event, ratios, 0 * holes + 1e-6))  # fmt: skip
+    assert np.abs(expected - economic_value(probability, event, ratios)).max() > 0.01
+
+
+@pytest.mark.skipif(not hasattr(scores.plotdata, "relative_economic_value"), reason="scores has it since 2.6")
+def test_economic_value_is_that_of_scores():
+    probability, event = gales()
+    ratios = [0.05, 0.1, 0.25, 0.6, 0.9]
+    theirs = scores.plotdata.relative_economic_value(
+        probability, event, cost_loss_ratios=ratios, probability_thresholds=ratios, generate_equilibrium_point_rev=True
+    )
+    np.testing.assert_allclose(economic_value(probability, event, ratios), theirs.equilibrium_point)
+
+
+def test_economic_value_has_the_intervals_of_the_bootstrap():
+    probability, event = gales()
+    ratios = [0.3, 0.05, 0.6]
+    for others in ([], [probability**2]):
+        found = economic_value(probability, event, ratios, *others, **OPTIONS)
+
+        def value(p, e, *q):
+            return {"value": economic_value(p, e, [0.3, 0.05, 0.6], *q)}
+
+        expected = drawn(value, probability, event, *others, names=["value"], **OPTIONS)
+        for part, numbers in zip((found, found.low, found.high), expected, strict=True):
+            np.testing.assert_allclose(part, numbers)
+        np.testing.assert_allclose(found, economic_value(probability, event, ratios, *others))
+
+
+def test_curves_refuse_what_has_no_events():
+    ones, zeros = field(np.ones((6, 2))), field(np.zeros((6, 2)))
+    for score in (roc, lambda p, e: economic_value(p, e, 0.1)):
+        with pytest.raises(ValueError, match="event: expected some 1 and some 0, found 12 and 0"):
+            score(ones, ones)
+        with pytest.raises(ValueError, match="event: expected some 1 and some 0, found 0 and 11"):
+            score(ones, zeros.where(np.arange(12).reshape(6, 2) > 0))
+    # an event that nobody had a forecast for is none
+    event = zeros.copy()
+    event[2, 1] = 1
+    roc(ones, event)
+    with pytest.raises(ValueError, match="event: expected some 1 and some 0, found 0 and 11"):
+        roc(ones.where(event == 0), event)
+    with pytest.raises(ValueError, match="event: expected some 1 and some 0, found 0 and 11"):
+        economic_value(ones, event, 0.1, ones.where(event == 0))
+
+
+def test_curves_refuse_wrong_arguments():
+    probability, event = gales()
+    for ratios in ([0.0, 0.5], [0.5, 1.0], [], [NaN], [[0.1, 0.2]], 10):
+        with pytest.raises(ValueError, match="ratios: expected numbers between 0 and 1"):
+            economic_value(probability, event, ratios)
+    for thresholds in ([0.1], [0.1, 0.2, 0.3], [0.1, 1.1], [0.1, NaN], -0.1):
+        with pytest.raises(ValueError, match="thresholds: expected one probability, or one for each ratio"):
+            economic_value(probability, event, [0.1, 0.2], thresholds=thresholds)
+    for thresholds in ([0.5, 0.1], [0.1, 0.1], [0.1, 1.5], [NaN], [[0.1, 0.2]], -1):
+        with pytest.raises(ValueError, match="thresholds: expected rising probabilities"):
+            roc(probability, event, thresholds)
+    with pytest.raises(ValueError, match="reference: expected from 0 to 1, found"):
+        economic_value(probability, event, 0.1, probability * 20)
+    with pytest.raises(ValueError, match="reference: expected the times of event"):
+        economic_value(probability, event, 0.1, probability[1:])
+    for score in (roc, reliability, lambda p, e, **o: economic_value(p, e, 0.1, **o)):
+        for option, wrong in (("resamples", -1), ("resamples", 2.5), ("block_length", 300), ("level", 95)):
+            with pytest.raises(ValueError, match=option):
+                score(probability, event, **({"resamples": 5} | {option: wrong}))
 
 
 # ---------------------------------------------------------------------------- means over an area
@@ -534,6 +813,61 @@ def test_bootstrap_is_as_wide_as_that_of_scores():
     assert ours.high - ours.low == pytest.approx(high - low, rel=0.1)
 
 
+def test_bootstrap_of_an_array_is_that_of_its_numbers():
+    x = ar1(60, 3)
+    options = {"block_length": 6, "resamples": 50}
+    for of_means, statistic in ((True, lambda m: m**2), (False, lambda a: a.mean(axis=0) ** 2)):
+        found = block_bootstrap(statistic, x, of_means=of_means, **options)
+        each = [block_bootstrap(lambda m: m**2, x[:, k], of_means=True, **options) for k in range(3)]
+        np.testing.assert_allclose(np.transpose(found), each)
+        assert all(type(number) is float for number in each[0])
+    table = block_bootstrap(lambda m: m[:, :, None] * [1.0, NaN], x, of_means=True, **options)
+    assert table.value.shape == (3, 2)
+    assert np.isnan(np.stack(table)[..., 1]).all() and np.isfinite(np.stack(table)[..., 0]).all()
+    # a draw without a number is passed over, in its own place only; no interval where there is no value
+    rare = np.zeros((60, 2))
+    rare[[4, 5], 1] = 1
+    found = block_bootstrap(lambda a: np.where(a.sum(axis=0) > 0, a.mean(axis=0), NaN), rare, **options)
+    assert np.isnan(found.low[0]) and 0 < found.low[1] <= found.value[1] <= found.high[1]
+    late = block_bootstrap(lambda a: np.array([1.0, a[0, 0] if a[0, 0] != x[0, 0] else NaN]), x, **options)
+    assert np.isnan([late.value[1], late.low[1], late.high[1]]).all() and late.low[0] == 1
+
+
+def examples(function) -> list[str]:
+    """The indented code after each "Example ... ::" of a docstring."""
+    text = textwrap.dedent(function.__doc__.split("\n", 1)[1])
+    found = re.findall(r"^Example[^:]*::\n\n((?:    .*(?:\n|$)|\n)+)", text, re.MULTILINE)
+    return [textwrap.dedent(code) for code in found]
+
+
+def run(code, names):
+    """What the last line of the code is, be it given a name or not."""
+    *body, last = ast.parse(code).body
+    exec(compile(ast.Module(body, []), "example", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "example", "eval"), names)
+
+
+def test_examples_of_intervals():
+    probability, event = gales(2000)
+    forecast, observed = sample(missing=0)
+    names = vars(verification) | {"np": np, "forecast": forecast, "observed": observed}
+    names |= {"probability": probability, "event": event, "reference": probability * 0 + event.mean()}
+    error, rates, skill = examples(block_bootstrap)
+    assert run(error, names).value == pytest.approx(mean_score(forecast, observed))
+    found = run(rates, names)
+    keys = ["probability_of_detection", "false_alarm_ratio", "critical_success_index"]
+    scores_of = contingency(probability, event, BOTH, threshold=0.3)[keys]
+    np.testing.assert_allclose(found.value, scores_of.to_array())
+    assert (found.low < found.value).all() and (found.value < found.high).all()
+    expected = 1 - brier(probability, event).mean() / brier(names["reference"], event).mean()
+    assert run(skill, names).value == pytest.approx(expected.item())
+    (loss,) = examples(pinball)
+    mine, other = (quantiles_of([forecast + k, forecast + k + 1], [0.2, 0.7]) for k in (0, 0.1))
+    found = run(loss, names | {"mine": mine, "other": other})
+    expected = pinball(mine, observed, BOTH).mean() - pinball(other, observed, BOTH).mean()
+    assert found.value == pytest.approx(expected.item())
+
+
 def test_bootstrap_refuses():
     x = np.zeros((10, 2))
     with pytest.raises(ValueError, match="block_length: expected at most half of the 10 times, found 6"):
@@ -545,10 +879,11 @@ def test_bootstrap_refuses():
         block_bootstrap(np.mean, x, x[1:], block_length=2)
     with pytest.raises(ValueError, match="arrays: expected at least one"):
         block_bootstrap(np.mean, block_length=2)
-    with pytest.raises(ValueError, match="statistic: expected one number"):
-        block_bootstrap(lambda a: a.mean(axis=0), x, block_length=2)
-    with pytest.raises(ValueError, match=r"statistic: expected \(resample,\)"):
-        block_bootstrap(lambda a: a, x, block_length=2, of_means=True)
+    for wrong in (lambda a: a.mean(), lambda a: a.mean(axis=0)):
+        with pytest.raises(ValueError, match=r"statistic: expected \(resample,\) or"):
+            block_bootstrap(wrong, x, block_length=2, of_means=True)
+    with pytest.raises(ValueError, match="found NaN"):
+        block_bootstrap(lambda a: a * NaN, x, block_length=2, of_means=True)
     with pytest.raises(ValueError, match="found NaN"):
         block_bootstrap(lambda a: NaN, x, block_length=2)
     with pytest.raises(ValueError, match="level"):
@@ -648,6 +983,29 @@ def test_crps_is_compared():
         compare((mean, right), (mean, 0 * mean), observed, "crps")
 
 
+def test_brier_scores_and_percentages_are_compared():
+    probability, event = gales(2000)
+    usual = probability * 0 + event.mean()
+    found = compare(probability, usual, event, "brier")
+    there = probability.notnull()
+    expected = brier(probability, event).mean() - brier(usual, event.where(there)).mean()
+    assert found.value == pytest.approx(expected.item()) and found.high < 0
+    whole = event.fillna(0)
+    assert compare(probability, usual, whole > 0, "brier") == compare(probability, usual, whole, "brier")
+    assert mean_score(probability, event, "brier") == pytest.approx(brier(probability, event).mean().item())
+    for wrong, name in (((probability * 2, usual), "forecast_a"), ((usual, probability - 0.5), "forecast_b")):
+        with pytest.raises(ValueError, match=f"{name}: expected from 0 to 1"):
+            compare(*wrong, event, "brier")
+    with pytest.raises(ValueError, match="observed: expected 0 or 1"):
+        mean_score(probability, event / 2, "brier")
+    a, b, observed = rivals(0, better=0.3)
+    a, b, observed = a + 20, b + 20, observed + 20
+    found = compare(a, b, observed, "mape")
+    assert found.value == pytest.approx((mape(a, observed).mean() - mape(b, observed).mean()).item())
+    with pytest.raises(ValueError, match="observed: expected no zero"):
+        compare(a, b, observed * 0, "mape")
+
+
 @pytest.mark.parametrize(
     ("freq", "steps", "lead", "expected"),
     [("D", 2920, 1, 15), ("D", 2920, 30, 30), ("h", 300, 1, 24), ("MS", 480, 1, 8), ("D", 9, 1, 1), ("D", 3, 1, 1)],
@@ -670,12 +1028,16 @@ PAIRED = {
     "crps_gaussian": lambda f, o: crps_gaussian(f, f, o),
     "interval_miss_rate": lambda f, o: interval_miss_rate(f, f, o),
     "brier": lambda f, o: brier(f, o),
+    "mape": lambda f, o: mape(f, o),
+    "roc": lambda f, o: roc(f, MIXED),
+    "economic_value": lambda f, o: economic_value(f, MIXED, 0.1),
+    "value over a reference": lambda f, o: economic_value(MIXED, MIXED, 0.1, f),
     "reliability": lambda f, o: reliability(f, o),
     "contingency": lambda f, o: contingency(f, o),
     "entry": lambda f, o: entry("d", "m", f, o, lead=1, units="K", seconds=0, kind="simple"),
     "reference": lambda f, o: entry("d", "m", o, o, f, lead=1, units="K", seconds=0, kind="simple"),
 }
-RIGHT = field(np.ones((6, 2)))
+RIGHT, MIXED = field(np.ones((6, 2))), field(np.arange(12).reshape(6, 2) % 2)
 WRONG = {
     "no xarray": (RIGHT.values, TypeError, "expected an xarray DataArray"),
     "dims turned": (RIGHT.T, ValueError, r"expected dims \(time, station\)"),
@@ -823,9 +1185,26 @@ def test_entry_goes_through_json_with_five_digits():
     a, b, observed = rivals(0)
     line = entry("weather", "mine", [a, a + 0.1], observed, b, parameters=3, **ENTRY)
     assert json.loads(json.dumps(line, allow_nan=False)) == line
-    assert set(line) == set(verification._ENTRY)
+    assert set(line) == {*verification._ENTRY, "measure"}
     for number in (line["score"], line["ensemble"], *line["seeds"], *line["difference"].values()):
         assert number == float(f"{number:.4e}")
+
+
+def test_entry_of_an_event():
+    probability, event = gales(1000)
+    usual = 0 * probability + event.mean()
+    runs = [probability, 0.8 * probability]
+    line = entry("gales", "mine", runs, event > 0, usual, score="brier", **(ENTRY | {"units": "1"}))
+    np.testing.assert_allclose(line["seeds"], [mean_score(run, event > 0, "brier") for run in runs], rtol=1e-4)
+    assert line["measure"] == "brier" and line["units"] == "1"
+    assert line["ensemble"] == pytest.approx(mean_score(0.9 * probability, event > 0, "brier"), rel=1e-4)
+    expected = compare(0.9 * probability, usual, event > 0, "brier")
+    np.testing.assert_allclose(list(line["ensemble_difference"].values()), expected, rtol=1e-4)
+    each = [compare(run, usual, event > 0, "brier").value for run in runs]
+    assert line["difference"]["value"] == pytest.approx(np.mean(each), rel=1e-4)
+    assert entry("weather", "mine", RIGHT, RIGHT, **ENTRY)["measure"] == "rmse"
+    with pytest.raises(ValueError, match=r"forecasts\[1\]: expected from 0 to 1"):
+        entry("gales", "mine", [probability, 2 * probability + 0.1], event, score="brier", **ENTRY)
 
 
 def test_entry_takes_the_block_it_is_given():
@@ -846,6 +1225,9 @@ def test_entry_takes_the_block_it_is_given():
         ({"units": 3}, "units: expected a name"),
         ({"kind": "deep"}, "kind: expected one of"),
         ({"lead": 0}, "lead: expected a whole number"),
+        ({"score": "crps"}, "score: expected one of rmse, mse, mae, mape, brier, found 'crps'"),
+        ({"score": "brier", "observed": RIGHT / 2}, "observed: expected 0 or 1"),
+        ({"score": "mape", "observed": MIXED}, "observed: expected no zero"),
         ({"seconds": -1}, "seconds: expected a number"),
         ({"seconds": NaN}, "seconds: expected a number"),
         ({"seconds": "3"}, "seconds: expected a number"),
@@ -887,6 +1269,12 @@ def test_leaderboard_is_in_order():
     assert np.isnan(second["difference"]) and np.isnan(second["ensemble_low"]) and pd.isna(second["parameters"])
     assert len(leaderboard(lines(), "weather")) == 3
     assert leaderboard([]).empty
+    assert set(table["measure"]) == {"rmse"}
+    # entries of before there were other measures
+    old = [{key: value for key, value in line.items() if key != "measure"} for line in lines()]
+    pd.testing.assert_frame_equal(leaderboard(old), table)
+    # far away in time, another measure is another table
+    assert len(leaderboard([*lines(), lines()[0] | {"measure": "mae", "lead": 9}])) == 5
 
 
 def test_leaderboard_refuses():
@@ -896,6 +1284,10 @@ def test_leaderboard_refuses():
         leaderboard(["first"])
     with pytest.raises(ValueError, match=r"entries\[1\].*'score'"):
         leaderboard([lines()[0], {k: v for k, v in lines()[0].items() if k != "score"}])
+    with pytest.raises(ValueError, match="one measure for each data set"):
+        leaderboard([*lines(), lines()[0] | {"model": "other", "measure": "mae"}])
+    with pytest.raises(ValueError, match=r"entries\[0\]\['measure'\]: expected one of rmse, .*found 'r2'"):
+        leaderboard([lines()[0] | {"measure": "r2"}])
     with pytest.raises(ValueError, match="one unit"):
         leaderboard([*lines(), lines()[0] | {"model": "other", "units": "m"}])
     with pytest.raises(ValueError, match="once"):

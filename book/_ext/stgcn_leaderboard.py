@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from stgcn_lab.verification import leaderboard
+from stgcn_lab.verification import MEASURES, leaderboard
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COLUMNS = (
@@ -49,8 +49,13 @@ def read_entries(folder: Path) -> pd.DataFrame:
     return leaderboard(entries)
 
 
-def number(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.4f}".replace("-", "−")
+def decimals(rows: pd.DataFrame) -> int:
+    """Scores of rare events are small numbers."""
+    return 4 if rows["score"].min() >= 0.1 else 5
+
+
+def number(value: float, digits: int, sign: str = "") -> str:
+    return f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
 def verdict(low: float, high: float) -> str:
@@ -58,19 +63,22 @@ def verdict(low: float, high: float) -> str:
     return "better" if high < 0 else "worse" if low > 0 else "not told apart"
 
 
-def against(value: float, low: float, high: float) -> str:
-    return "–" if pd.isna(value) else f"{verdict(low, high)} {number(value, '+')}\n{number(low)} to {number(high)}"
+def against(value: float, low: float, high: float, digits: int) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{verdict(low, high)} {number(value, digits, '+')}\n{number(low, digits)} to {number(high, digits)}"
 
 
-def cells(row: Any, reference: str | None) -> list[str]:
+def cells(row: Any, reference: str | None, digits: int) -> list[str]:
     """What stands in a row; a line break is one on the page."""
     several = row.runs > 1
+    score = number(row.score, digits)
     return [
         f"{row.model}\n{row.kind}",
-        f"{number(row.score)}\n± {number(row.spread)}" if several else number(row.score),
-        number(row.ensemble) if several else "–",
-        "the reference" if row.model == reference else against(row.difference, row.low, row.high),
-        against(row.ensemble_difference, row.ensemble_low, row.ensemble_high),
+        f"{score}\n± {number(row.spread, digits)}" if several else score,
+        number(row.ensemble, digits) if several else "–",
+        "the reference" if row.model == reference else against(row.difference, row.low, row.high, digits),
+        against(row.ensemble_difference, row.ensemble_low, row.ensemble_high, digits),
         f"{row.seconds:.0f}" if row.seconds >= 10 else f"{row.seconds:.1f}" if row.seconds >= 0.1 else "< 0.1",
         "–" if pd.isna(row.parameters) else f"{row.parameters:,}",
     ]
@@ -90,9 +98,9 @@ def reference_of(rows: pd.DataFrame) -> str | None:
 
 def table_node(rows: pd.DataFrame) -> nodes.table:
     """The table of one data set and lead time, with caption, column heads and row heads."""
-    first, reference = rows.iloc[0], reference_of(rows)
+    first, reference, digits = rows.iloc[0], reference_of(rows), decimals(rows)
     units = "" if first["units"] == "1" else f" in {first['units']}"
-    caption = f"{first['dataset']}, {ahead(first['lead'])}: root mean square error{units}. "
+    caption = f"{first['dataset']}, {ahead(first['lead'])}: {MEASURES[first['measure']]}{units}. "
     caption += f"The reference is {reference}." if reference else "The reference is not in the table."
     group = nodes.tgroup(cols=len(COLUMNS))
     group += [nodes.colspec(colwidth=1, stub=int(name == COLUMNS[0])) for name in COLUMNS]
@@ -102,14 +110,14 @@ def table_node(rows: pd.DataFrame) -> nodes.table:
         return nodes.row("", *(nodes.entry("", *paragraphs) for paragraphs in entries))
 
     group += nodes.thead("", line(COLUMNS))
-    group += nodes.tbody("", *(line(cells(row, reference)) for row in rows.itertuples()))
+    group += nodes.tbody("", *(line(cells(row, reference, digits)) for row in rows.itertuples()))
     return nodes.table("", nodes.title(text=caption), group, classes=["leaderboard"])
 
 
 def summary(rows: pd.DataFrame) -> str:
     """What is seen of a folded table."""
     best, reference = rows.iloc[0], reference_of(rows)
-    text = f"{ahead(best['lead'])}: first is {best['model']}, {number(best['score'])}"
+    text = f"{ahead(best['lead'])}: first is {best['model']}, {number(best['score'], decimals(rows))}"
     if best["model"] == reference:
         return f"{text}, the reference"
     if pd.isna(best["low"]):

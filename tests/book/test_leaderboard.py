@@ -43,6 +43,13 @@ LINES = [
 ]  # fmt: skip
 
 
+# Scores of a rare event are small, and their differences still smaller.
+BRIER = [
+    line("logistic", 0.0187, dataset="Gales", measure="brier", units="1", difference=interval(0, 0)),
+    line("net", 0.01849, dataset="Gales", measure="brier", units="1", difference=interval(-0.00021, 0.00008)),
+]  # fmt: skip
+
+
 class Tables(HTMLParser):
     """Captions, and cells as (tag, text) by table and row; also the folded parts and the headings."""
 
@@ -121,6 +128,22 @@ def test_an_entry_of_verification_has_the_keys_of_these_tests():
     from stgcn_lab import verification
 
     assert set(LINES[0]) == set(verification._ENTRY)
+    assert set(BRIER[0]) == {*verification._ENTRY, "measure"}
+
+
+def test_the_caption_names_the_measure(tmp_path):
+    found = rendered(write(tmp_path, wind={"entries": LINES}, gales={"entries": BRIER}))
+    assert found.captions == [
+        "Gales, 1 step ahead: Brier score. The reference is logistic.",
+        "Wind, 1 step ahead: root mean square error in m/s. The reference is VAR.",
+    ]
+    (net, logistic), wind = found.tables[0][1:], found.tables[1]
+    assert net[1][1] == "0.01849" and logistic[1][1] == "0.01870"
+    assert net[3][1] == "better −0.00021 −0.00029 to −0.00013"
+    assert wind[2][1][1] == "0.5000"
+    far = [one | {"lead": 2} for one in BRIER]
+    found = rendered(write(tmp_path / "far", gales={"entries": BRIER + far}))
+    assert found.summaries[1] == "2 steps ahead: first is net, 0.01849, better than the reference"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +196,8 @@ def test_nothing_measured_is_no_error(tmp_path):
         (LINES[0] | {"score": "low"}, ""),
         (LINES[0], "with the files before it: .*'worse one'.* twice"),
         (line("other", 0.3, units="knots"), "with the files before it: .*one unit"),
+        (line("other", 0.3, measure="mae"), "with the files before it: .*one measure"),
+        (line("other", 0.3, measure="r2"), r"entries\[0\]\['measure'\]: expected one of rmse"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path, content, message):
