@@ -699,6 +699,11 @@ def event_rate(train_event: xr.DataArray, times: xr.DataArray, harmonics: int = 
         y, there = np.nan_to_num(y[:, varies]), there[:, varies]
         shape = _season_design(train_event.time, harmonics)[:, 1:]
         a, b = logit(rate[varies]), np.zeros(2 * harmonics)
+
+        def cost(a: np.ndarray, b: np.ndarray) -> float:
+            z = a + (shape @ b)[:, None]
+            return float(((np.logaddexp(0, z) - y * z) * there).sum() + 0.05 * b @ b)
+
         for _ in range(30):  # Newton's method; the a_i, one a station, are eliminated from its equations
             p = expit(a + (shape @ b)[:, None])
             error, curvature = (p - y) * there, p * (1 - p) * there
@@ -707,7 +712,10 @@ def event_rate(train_event: xr.DataArray, times: xr.DataArray, harmonics: int = 
             among = (shape.T * curvature.sum(axis=1)) @ shape - mixed.T @ (mixed / own) + 0.1 * np.eye(len(b))
             slope = shape.T @ error.sum(axis=1) + 0.1 * b
             step = np.linalg.solve(among, slope - (mixed / own).T @ error.sum(axis=0))
-            a, b = a - (error.sum(axis=0) - mixed @ step) / own[:, 0], b - step
+            shift = (error.sum(axis=0) - mixed @ step) / own[:, 0]
+            while cost(a - shift, b - step) > cost(a, b) and np.abs(step).max() > 1e-9:
+                shift, step = shift / 2, step / 2
+            a, b = a - shift, b - step
         values[:, varies] = expit(a + (_season_design(times, harmonics)[:, 1:] @ b)[:, None])
     coords = _station_coords(train_event) | {"time": times}
     return _as_probability(xr.DataArray(values, dims=("time", "station"), coords=coords), values)
@@ -821,7 +829,7 @@ def fit_logistic(
         lags: P.
         ridge: penalty λ on the coefficients b of predictors brought to variance 1, added to the mean negative log
             likelihood as ``λ Σ_p p² Σ b_p²``, p = 1 for the latest: what is longer ago is trusted less. The season
-            goes free.
+            has 0.005 / T on its waves, just enough to keep them finite with few events.
         harmonics: of the season; 0 for none.
         lead: lead time in steps.
 
@@ -853,8 +861,10 @@ def fit_logistic(
     design = np.concatenate([season, *past], axis=1)
     penalty = ridge * np.repeat(np.r_[0, np.arange(1, lags + 1) ** 2], [season.shape[1], *[len(mean)] * lags])
     whole = np.isfinite(design).all(axis=1)
+    # A few events all in one season would send its coefficients to infinity.
+    weak = np.repeat([0, 0.005, 0], [1, season.shape[1] - 1, lags * len(mean)])
     fitted = np.empty((design.shape[1], len(mean)))
-    for i, label in enumerate(train["station"].values):
+    for i, label in enumerate(train["station"].values.tolist()):
         y = train_event.values[:, i].astype(np.float64)
         rows = whole & np.isfinite(y)
         if not 0 < y[rows].sum() < rows.sum():
@@ -862,7 +872,7 @@ def fit_logistic(
                 f"train_event: expected times with the event and times without at every station, "
                 f"found {y[rows].sum():g} events in {rows.sum()} times at {label!r}"
             )
-        fitted[:, i] = _logistic_regression(design[rows], y[rows], penalty, f"station {label!r}")
+        fitted[:, i] = _logistic_regression(design[rows], y[rows], penalty + weak / rows.sum(), f"station {label!r}")
     weights = fitted[season.shape[1] :].reshape(lags, len(mean), len(mean)) / scale[:, None]
     return Logistic(train["station"].values, lead, mean, weights.transpose(0, 2, 1), fitted[: season.shape[1]])
 

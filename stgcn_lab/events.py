@@ -17,6 +17,7 @@ from ._checks import whole_number
 from .baselines import (
     Logistic,
     _as_probability,
+    _check_dates,
     _check_events_of,
     _check_series,
     _check_stations,
@@ -53,9 +54,11 @@ def exceedance_probability(mean: xr.DataArray, spread: xr.DataArray, threshold: 
     _check_series(mean, "mean")
     sigma, u = _like(spread, mean, "spread"), _like(threshold, mean, "threshold")
     _check_spread(sigma, "spread")
-    units = [part.attrs.get("units") for part in (mean, threshold) if isinstance(part, xr.DataArray)]
-    if len(units) == 2 and None not in units and units[0] != units[1]:
-        raise ValueError(f"threshold: expected the units of the mean, {units[0]!r}, found {units[1]!r}")
+    units = mean.attrs.get("units")
+    for part, name in ((spread, "spread"), (threshold, "threshold")):
+        found = part.attrs.get("units") if isinstance(part, xr.DataArray) else None
+        if None not in (units, found) and units != found:
+            raise ValueError(f"{name}: expected the units of the mean, {units!r}, found {found!r}")
     return _as_probability(mean, ndtr((mean.values - u) / sigma))
 
 
@@ -191,6 +194,7 @@ class EventForecaster:
     def each(self, series: xr.DataArray) -> xr.DataArray:
         """(member, time, station), what every member says; as :meth:`probability`."""
         _check_series(series, "series")
+        _check_dates(series["time"], "series")
         _check_stations(series, self.logistic.stations)
         x = _inputs(series, self._train, self._scale, self._harmonics, self.logistic)
         skipped = self.logistic.coefficients.shape[0] - 1  # rows without a logistic regression to start from
@@ -290,6 +294,8 @@ def fit_event_network(
 
     fit_windows = windows(train, train_event)
     judge_windows = None
+    if validation is None and validation_event is not None:
+        raise ValueError("validation: expected the series of validation_event, found None")
     if validation is not None:
         _check_validation(validation, train)
         if validation_event is None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from ._checks import whole_number
-from .baselines import _check_series, _check_stations, climatology, fit_var
+from .baselines import _check_dates, _check_series, _check_stations, climatology, fit_var
 from .graphs import directional_operators, gcn_operator, scaled_laplacian
 from .layers import SPATIAL, Operators
 from .models import STGCN, LinearSkip
@@ -258,6 +258,7 @@ def _fit_members(
 
 def _check_validation(validation: xr.DataArray, train: xr.DataArray) -> None:
     _check_series(validation, "validation")
+    _check_dates(validation["time"], "validation")
     _check_stations(validation, train["station"].values, "validation", "train")
     if np.isin(validation["time"].values, train["time"].values).any():
         raise ValueError("validation: expected times that are not in train, found some that are")

@@ -176,6 +176,7 @@ def spei(
     precip = _not_negative(_monthly(precip, "precip", "mm"), "precip")
     evapotranspiration = _monthly(evapotranspiration, "evapotranspiration", "mm")
     _same_places(precip, "precip", evapotranspiration, "evapotranspiration")
+    min_years = whole_number(min_years, "min_years", least=5)  # xclim takes no L-moments of fewer
     dist = copy.copy(kappa4)
     dist.lmom_fit = _log_logistic  # where xclim looks for a fit by L-moments
     balance = precip.copy(data=precip.values - evapotranspiration.values)

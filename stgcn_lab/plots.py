@@ -415,6 +415,9 @@ def value_curve(values: xr.DataArray | Mapping[str, xr.DataArray], ax: Axes | No
         TypeError, ValueError: for something else, or no value at all.
     """
     named = _named("values", values, xr.DataArray, {"ratio"}, "verification.economic_value")
+    for name, value in named.items():
+        if value.dims != ("ratio",):
+            raise ValueError(f"values{f'[{name!r}]' if name else ''}: expected dims (ratio), found {value.dims}")
     if not any(value.notnull().any() for value in named.values()):
         raise ValueError("values: expected at least one value, found only NaN")
     if ax is None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -134,9 +135,13 @@ def event_loss(event_weight: float = 1.0, focusing: float = 0.0) -> Loss:
 
     Source: Lin et al. (2017), doi:10.1109/ICCV.2017.324.
     """
-    if not isinstance(event_weight, (int, float)) or not 0 < event_weight < math.inf:
+    if (
+        isinstance(event_weight, bool)
+        or not isinstance(event_weight, (int, float, np.number))
+        or not 0 < event_weight < math.inf
+    ):
         raise ValueError(f"event_weight: expected a number above 0, found {event_weight!r}")
-    if not isinstance(focusing, (int, float)) or not 0 <= focusing < math.inf:
+    if isinstance(focusing, bool) or not isinstance(focusing, (int, float, np.number)) or not 0 <= focusing < math.inf:
         raise ValueError(f"focusing: expected a number of at least 0, found {focusing!r}")
 
     def loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

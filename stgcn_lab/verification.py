@@ -576,7 +576,7 @@ def reliability(
         edges = np.linspace(0, 1, whole_number(bins, "bins") + 1)
     else:
         edges = np.asarray(bins, float)
-        if edges.ndim != 1 or len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or (np.diff(edges) <= 0).any():
+        if edges.ndim != 1 or len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or not (np.diff(edges) > 0).all():
             raise ValueError(f"bins: expected a number of bins, or edges that rise from 0 to 1, found {bins!r}")
     there = event.notnull().values
     forecast, happened = probability.values[there], event.values[there]
@@ -631,6 +631,9 @@ def contingency(
 
     forecast_event, event = _common(event, {"forecast_event": forecast_event}, truth="event")
     if threshold is not None:
+        number = isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool)
+        if not number or not np.isfinite(threshold):
+            raise ValueError(f"threshold: expected a number, found {threshold!r}")
         forecast_event = forecast_event >= threshold  # the event is NaN already where this was
     _check_binary(forecast_event.values, "forecast_event")
     _check_binary(event.values, "event")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from scipy.special import expit
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import Data
@@ -912,12 +913,62 @@ def test_the_rate_of_a_few_events_stays_finite(events, harmonics):
     assert float(rate[:, 0].mean()) == pytest.approx(events / 730, rel=1e-6)
 
 
+def seasonal_rate_by_scipy(event, harmonics) -> np.ndarray:
+    wave = angles(event) * np.arange(1, harmonics + 1)
+    shape, stations = np.concatenate([np.cos(wave), np.sin(wave)], axis=1), event.shape[1]
+
+    def cost(x):
+        z = x[:stations] + (shape @ x[stations:])[:, None]
+        error = expit(z) - event.values
+        value = (np.logaddexp(0, z) - event.values * z).sum() + 0.05 * (x[stations:] ** 2).sum()
+        return value, np.r_[error.sum(axis=0), shape.T @ error.sum(axis=1) + 0.1 * x[stations:]]
+
+    start = np.r_[logit(event.values.mean(axis=0)), np.zeros(2 * harmonics)]
+    found = minimize(cost, start, jac=True, method="BFGS", options={"maxiter": 3000, "gtol": 1e-8}).x
+    return expit(found[:stations] + (shape @ found[stations:])[:, None])
+
+
+@pytest.mark.parametrize(("first", "events", "days"), [(0, 10, 180), (0, 20, 300), (250, 10, 500)])
+@pytest.mark.parametrize("harmonics", [2, 3])
+def test_the_rate_of_part_of_a_year_is_the_optimum(first, events, days, harmonics):
+    """Where waves and stations are nearly alike, a whole step of Newton's goes too far."""
+    event = as_series((np.arange(days) - first < events) & (np.arange(days) >= first), "2001-01-01").astype(float)
+    rate = event_rate(event, event.time, harmonics)
+    np.testing.assert_allclose(rate, seasonal_rate_by_scipy(event, harmonics), atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [97, 430, 515, 637, 1676, *range(20)])
+def test_the_rate_of_any_season_is_the_optimum(seed):
+    rng = np.random.default_rng(seed)
+    days, harmonics, stations = int(rng.integers(60, 1200)), int(rng.integers(1, 4)), int(rng.integers(1, 3))
+    mean, amplitude, phase = rng.choice([-5, -3, -1, 0]), rng.choice([1, 2, 3, 5, 8]), rng.uniform(0, 6)
+    z = mean + amplitude * np.cos(2 * np.pi * np.arange(days) / 365.25 - phase)
+    event = (rng.random((stations, days)) < expit(z + rng.normal(size=stations)[:, None])).T
+    event = as_series(event[:, event.any(axis=0) & ~event.all(axis=0)].astype(float), "2001-01-01")
+    if event.size:
+        rate = event_rate(event, event.time, harmonics)
+        np.testing.assert_allclose(rate, seasonal_rate_by_scipy(event, harmonics), atol=1e-4)
+
+
 def test_events_may_be_true_and_false():
     event, _ = seasonal_events(500)
     wind = planted_var(500)
     assert event_rate(event > 0, event.time).equals(event_rate(event, event.time))
     event = event.assign_coords(time=wind.time)
     assert fit_logistic(wind, event > 0).probability(wind).equals(fit_logistic(wind, event).probability(wind))
+
+
+@pytest.mark.parametrize("kind", ["chunks", "short"])
+def test_numbers_of_events_may_be_of_any_kind(kind):
+    wind, event, _ = planted_logistic(500)
+    usual = event_rate(event, wind.time), fit_logistic(wind, event).probability(wind)
+    if kind == "chunks":
+        pytest.importorskip("dask")
+        wind, event = wind.chunk({"time": 70}), event.chunk({"time": 90})
+    else:
+        wind, event = wind.astype(np.float32), event.astype(np.int8)
+    np.testing.assert_allclose(event_rate(event, wind.time), usual[0], atol=1e-5)
+    np.testing.assert_allclose(fit_logistic(wind, event).probability(wind), usual[1], atol=1e-5)
 
 
 def planted_logistic(steps=8000, lead=1, seed=0) -> tuple[xr.DataArray, xr.DataArray, np.ndarray]:
@@ -968,6 +1019,21 @@ def test_the_penalty_draws_fit_logistic_towards_the_seasonal_rate():
     assert sizes[0] > sizes[1] > sizes[2] > sizes[3] and sizes[3] < 1e-4
     rate = fit_logistic(wind, event, ridge=1e6, harmonics=0).probability(wind)[10]
     np.testing.assert_allclose(rate, event[3:].mean("time"), rtol=1e-4)
+
+
+@pytest.mark.parametrize("harmonics", [1, 2, 3])
+@pytest.mark.parametrize("events", [1, 2, 3])
+def test_a_few_events_make_no_certain_season(events, harmonics):
+    rng = np.random.default_rng(0)
+    wind, event = as_series(rng.normal(size=730)), as_series(np.zeros(730))
+    event[rng.choice(np.arange(10, 730), events, replace=False)] = 1
+    assert fit_logistic(wind, event, ridge=1.0, harmonics=harmonics).probability(wind).max() < 0.2
+
+
+def test_a_season_that_tells_all_events_keeps_its_coefficients_finite():
+    wind = as_series(np.random.default_rng(0).normal(size=730))
+    winter = wind.copy(data=(wind.time.dt.dayofyear < 20).values[:, None].astype(float))
+    assert np.abs(fit_logistic(wind, winter, ridge=1.0).season).max() < 100
 
 
 @pytest.mark.parametrize("lead", [1, 2])
@@ -1024,7 +1090,7 @@ def test_fit_logistic_leaves_its_arguments_alone():
         (lambda w, e: fit_logistic(w, e[1:]), ValueError, ["train_event", "times of train"]),
         (lambda w, e: fit_logistic(w, e[:, ::-1]), ValueError, ["train_event", "stations of train", "S2"]),
         (lambda w, e: fit_logistic(w, e * 0), ValueError, ["train_event", "every station", "0 events", "'S0'"]),
-        (lambda w, e: fit_logistic(w, e.where(e.lat != 51)), ValueError, ["train_event", "0 times", "'S1'"]),
+        (lambda w, e: fit_logistic(w, e.where(e.lat != 51)), ValueError, ["train_event", "0 times at 'S1'"]),
         (lambda w, e: fit_logistic(w, e.where(e.lat != 52, 1)), ValueError, ["train_event", "297 events", "'S2'"]),
         (lambda w, e: fit_logistic(w, e, lags=0), ValueError, ["lags", "at least 1", "0"]),
         (lambda w, e: fit_logistic(w, e, lead=0), ValueError, ["lead", "at least 1", "0"]),

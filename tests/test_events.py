@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from scipy.optimize import minimize
 from scipy.special import expit, logit
 from scipy.stats import norm
 from sklearn.isotonic import IsotonicRegression
@@ -143,6 +144,27 @@ def test_platt_is_the_logistic_regression_on_the_logit():
     fitted = fit_calibration(said, event)
     # Targets a little inside 0 and 1 hardly count with some hundreds of events.
     np.testing.assert_allclose(fitted.values, [model.intercept_[0], model.coef_[0, 0]], atol=0.02)
+
+
+def test_platt_is_the_optimum_whatever_was_said():
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(2, 60))
+        kinds = [rng.random(n), rng.integers(0, 2, n), 10 ** rng.uniform(-9, 0, n), expit(rng.normal(-4, 4, n))]
+        said = kinds[seed % 4]
+        happened = (said > np.median(said)) if seed % 3 == 0 else rng.random(n) < 0.3
+        yes, no = happened.sum(), (~happened).sum()
+        if not (yes and no):
+            continue
+        found = fit_calibration(as_series(said[:, None].astype(float)), as_series(happened[:, None])).values
+        x, target = logit(np.clip(said, 1e-6, 1 - 1e-6)), np.where(happened, (yes + 1) / (yes + 2), 1 / (no + 2))
+
+        def cost(b, x=x, target=target):
+            z = b[0] + b[1] * x
+            return (np.logaddexp(0, z) - target * z).sum()
+
+        best = min(minimize(cost, start, method="BFGS").fun for start in ([0, 0], [0, 1], found))
+        assert cost(found) < best + 1e-6, seed
 
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
@@ -319,6 +341,17 @@ def test_what_comes_later_changes_no_probability_given_before(lead, t):
     np.testing.assert_allclose(model.each(SERIES[: t + 1]), before[:, : t + 1], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("lead", "history", "lags"), [(1, 5, 2), (5, 3, 1)])
+def test_other_windows_know_nothing_of_what_comes_later_and_start_anywhere(lead, history, lags):
+    model = fitted(lead=lead, history=history, lags=lags, epochs=1)
+    blank, said = history + lags + lead - 2, model.probability(SERIES)
+    assert said[:blank].isnull().all() and said[blank:].notnull().all()
+    changed = SERIES.copy(deep=True)
+    changed[300:] = 50.0 + np.arange(6)
+    assert np.argwhere((model.probability(changed) != said)[blank:].any("station").values)[0] == 300 + lead - blank
+    np.testing.assert_allclose(model.probability(SERIES[200:])[blank:], said[200 + blank :], rtol=1e-5)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4, 5, 6])
 def test_a_series_too_short_to_forecast_gives_nothing(steps):
     said = usual().probability(SERIES[:steps])
@@ -420,6 +453,7 @@ def test_the_network_finds_what_no_logistic_regression_finds():
 P, E = forecasts(60)
 MEAN = draw((20, 3))
 ONE = xr.ones_like(MEAN)
+NUMBERS = SERIES.assign_coords(time=np.arange(500))
 
 
 @pytest.mark.parametrize(
@@ -432,6 +466,11 @@ ONE = xr.ones_like(MEAN)
         (lambda: exceedance_probability(MEAN, ONE[1:], 1), ValueError, ["spread", "time values"]),
         (lambda: exceedance_probability(MEAN, ONE[:, ::-1], 1), ValueError, ["spread", "station values"]),
         (lambda: exceedance_probability(MEAN, ONE.T, 1), ValueError, ["spread", "('station', 'time')"]),
+        (
+            lambda: exceedance_probability(MEAN, ONE.assign_attrs(units="knots"), 1),
+            ValueError,
+            ["spread", "units of the mean", "m s-1", "knots"],
+        ),
         (lambda: exceedance_probability(MEAN, ONE, [1, 2, 3]), TypeError, ["threshold", "list"]),
         (lambda: exceedance_probability(MEAN, ONE, "1"), TypeError, ["threshold", "str"]),
         (lambda: exceedance_probability(MEAN, ONE, True), TypeError, ["threshold", "bool"]),
@@ -477,6 +516,11 @@ ONE = xr.ones_like(MEAN)
             ["validation_event", "None"],
         ),
         (
+            lambda: fit_event_network(SERIES[TRAIN], EVENT[TRAIN], None, EVENT[VALIDATION], RING, **SMALL),
+            ValueError,
+            ["validation: expected", "None"],
+        ),
+        (
             lambda: fit_event_network(SERIES[TRAIN], EVENT[TRAIN], SERIES[TRAIN], EVENT[TRAIN], RING, **SMALL),
             ValueError,
             ["validation", "not in train"],
@@ -487,6 +531,12 @@ ONE = xr.ones_like(MEAN)
             ["validation_event", "times of validation"],
         ),
         (lambda: usual().probability(SERIES.values), TypeError, ["series", "DataArray"]),
+        (lambda: usual().probability(NUMBERS), TypeError, ["series: expected times as datetime64"]),
+        (
+            lambda: fitted(harmonics=0, members=1, epochs=1).probability(NUMBERS),
+            TypeError,
+            ["series: expected times as datetime64"],
+        ),
         (lambda: usual().probability(SERIES[:, :5]), ValueError, ["series", "6 stations"]),
     ],
 )

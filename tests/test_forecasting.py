@@ -570,6 +570,7 @@ THREE = knn_graph([50.0, 51, 52], [0.0, 1, 2], 1)
         (lambda: fitted(validation=VALIDATION[:, ::-1]), ValueError, ["validation", "stations of train", "S5"]),
         (lambda: fitted(validation=VALIDATION[:, :3]), ValueError, ["validation", "stations of train"]),
         (lambda: fitted(validation=weather()[249:320]), ValueError, ["validation", "not in train"]),
+        (lambda: fitted(validation=VALIDATION.assign_coords(time=np.arange(70))), TypeError, ["validation", "dates"]),
         (lambda: fitted(validation=VALIDATION[:5]), ValueError, ["at least 6 time steps", "5"]),
         (lambda: fitted(validation=VALIDATION * NaN), ValueError, ["observed target"]),
         (lambda: fitted(graph=None), TypeError, ["graph", "directional", "knn_graph", "NoneType"]),

@@ -161,6 +161,20 @@ def test_the_day_of_the_stamp_does_not_matter():
     assert np.array_equal(found.values, spi(precip, 2).values, equal_nan=True) and found.time.equals(last.time)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.chunk({"time": 50}),
+        lambda x: x.astype(np.float32),
+        lambda x: x.assign_coords(time=x.time.astype("datetime64[s]")),
+        lambda x: x.assign_coords(lat=-x.lat),
+    ],
+)
+def test_spi_of_other_kinds_of_numbers_times_and_places(change):
+    precip = rain(25, dry=0.1)
+    assert np.allclose(spi(change(precip)), spi(precip), atol=1e-5, equal_nan=True)
+
+
 def test_a_dry_window_is_exactly_dry():
     # A running sum (older xarray takes one by default) leaves 1e-15 mm of the rain before it: a wet season, the driest.
     precip = rain(60, 1, seed=3, dry=0.6)
@@ -344,6 +358,23 @@ def test_evapotranspiration_keeps_gaps_and_stops_in_the_cold():
     assert found[0] == 0 and np.isnan(found[1]) and 60 < found[2] < 110
     night = evapotranspiration(series([5.0], "2001-12", "degC", 80), series([9.0], "2001-12", "degC", 80))
     assert float(night[0, 0]) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("lat", [-90.0, -33.0, 0.0, 70.0, 90.0])
+def test_evapotranspiration_from_pole_to_pole(lat):
+    """Hargreaves' formula by hand, with the sun after Spencer (1971)."""
+    tmin = series(np.full(12, 5.0), "1951-01", "degC", lat)
+    days, f = np.arange("1951-01", "1952-01", dtype="datetime64[D]"), np.deg2rad(lat)
+    t = 2 * np.pi * (np.arange(365) + 0.5) / 365
+    near = 1.00011 + 0.034221 * np.cos(t) + 0.00128 * np.sin(t) + 0.000719 * np.cos(2 * t) + 0.000077 * np.sin(2 * t)
+    tilt = 0.006918 - 0.399912 * np.cos(t) + 0.070257 * np.sin(t) - 0.006758 * np.cos(2 * t)
+    tilt += 0.000907 * np.sin(2 * t) - 0.002697 * np.cos(3 * t) + 0.00148 * np.sin(3 * t)
+    w = np.arccos(np.clip(-np.tan(f) * np.tan(tilt), -1, 1))
+    sun = 24 * 60 / np.pi * 0.0820 * near * (w * np.sin(f) * np.sin(tilt) + np.cos(f) * np.cos(tilt) * np.sin(w))
+    daily = 0.0023 * 0.408 * 27.8 * np.sqrt(10) * sun  # mm; mean of 10, range of 10 degC
+    expected = np.bincount(days.astype("datetime64[M]").astype(int) % 12, daily)
+    found = evapotranspiration(tmin, (tmin + 10).assign_attrs(units="degC"))
+    assert np.allclose(found[:, 0], expected, rtol=0, atol=2.5)
 
 
 # ---------------------------------------------------------------------------- degree days
@@ -657,6 +688,7 @@ def test_a_series_that_is_not_monthly_is_told_apart(call):
         (lambda: spi(PRECIP, 0), ValueError, "months"),
         (lambda: spi(PRECIP, 2.0), ValueError, "months"),
         (lambda: spi(PRECIP, min_years=1), ValueError, "min_years"),
+        (lambda: spei(PRECIP, PRECIP, min_years=2), ValueError, "min_years: expected .* 5"),
         (lambda: spi(PRECIP, reference=1951), TypeError, "reference"),
         (lambda: spi(PRECIP, reference=(1951, 1980)), TypeError, "reference"),
         (lambda: spi(PRECIP, reference=("1951",)), TypeError, "reference"),

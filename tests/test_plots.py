@@ -682,3 +682,6 @@ def test_curves_of_decisions_refuse():
         value_curve(values.rename(ratio="lead"))
     with pytest.raises(ValueError, match="values: expected at least one value, found only NaN"):
         value_curve(values * np.nan)
+    for wrong in (values[0], values.expand_dims(method=2)):
+        with pytest.raises(ValueError, match=r"values\['a'\]: expected dims \(ratio\)"):
+            value_curve({"a": wrong})

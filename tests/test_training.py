@@ -817,14 +817,20 @@ def test_event_losses_have_their_gradients_and_do_not_look_behind_the_mask(loss)
     assert loss(logits, target, torch.zeros_like(mask)).item() == 0
 
 
+@pytest.mark.parametrize("sure", [300.0, 1e5])
 @pytest.mark.parametrize("loss", [event_loss(), event_loss(20), event_loss(1, 2), event_loss(5, 0.5)])
-def test_event_losses_of_a_network_that_is_quite_sure_are_finite(loss):
-    logits = torch.tensor([[300.0], [-300.0], [300.0], [-300.0], [0.0]], requires_grad=True)
+def test_event_losses_of_a_network_that_is_quite_sure_are_finite(loss, sure):
+    logits = torch.tensor([[sure], [-sure], [sure], [-sure], [0.0]], requires_grad=True)
     target = torch.tensor([[1.0], [0.0], [0.0], [1.0], [1.0]])
     found = loss(logits, target, torch.ones(5, 1, dtype=torch.bool))
     found.backward()
     assert found.isfinite() and logits.grad.isfinite().all()
     assert (logits.grad[:2] == 0).all() and logits.grad[2] > 0 > logits.grad[3]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+def test_weights_of_events_may_be_numpys(kind):
+    assert event_loss(kind(20), kind(2))(*event_forecasts()) == event_loss(20, 2)(*event_forecasts())
 
 
 MASK, O = torch.ones(4, 1, dtype=torch.bool), torch.zeros
@@ -854,6 +860,8 @@ MASK, O = torch.ones(4, 1, dtype=torch.bool), torch.zeros
         (lambda: event_loss(focusing=-1), ValueError, ["focusing", "at least 0", "-1"]),
         (lambda: event_loss(focusing="2"), ValueError, ["focusing", "'2'"]),
         (lambda: event_loss("2"), ValueError, ["event_weight", "'2'"]),
+        (lambda: event_loss(True), ValueError, ["event_weight", "True"]),
+        (lambda: event_loss(1, True), ValueError, ["focusing", "True"]),
         (lambda: event_loss()(O(4, 2), O(4, 1), MASK), ValueError, ["one shape", "(4, 2)", "(4, 1)"]),
         (lambda: event_loss()(O(1, 1), O(4, 1), MASK), ValueError, ["(1, 1)", "(4, 1)"]),
         (lambda: event_loss()(O(4, 1), O(4, 1), MASK[:1]), TypeError, ["mask", "(4, 1)", "(1, 1)"]),

@@ -626,6 +626,16 @@ def test_economic_value_has_the_intervals_of_the_bootstrap():
         np.testing.assert_allclose(found, economic_value(probability, event, ratios, *others))
 
 
+@pytest.mark.parametrize("kind", ["bool", "int8", "chunks"])
+@pytest.mark.parametrize("score", [roc, reliability, lambda p, e: economic_value(p, e, [0.1, 0.4]).to_dataset()])
+def test_curves_take_events_of_any_kind(score, kind):
+    probability, event = gales(missing=0)
+    if kind == "chunks":
+        pytest.importorskip("dask")
+    same = event.chunk({"time": 90}) if kind == "chunks" else event.astype(kind)
+    xr.testing.assert_allclose(score(probability, same), score(probability, event))
+
+
 def test_curves_refuse_what_has_no_events():
     ones, zeros = field(np.ones((6, 2))), field(np.zeros((6, 2)))
     for score in (roc, lambda p, e: economic_value(p, e, 0.1)):
@@ -1117,9 +1127,13 @@ def test_wrong_probabilities_and_events_are_refused():
             score(RIGHT, RIGHT / 2)
     with pytest.raises(ValueError, match="forecast_event: expected 0 or 1"):
         contingency(RIGHT / 2, RIGHT)
-    for bins in (0, 2.5, [0, 0.5], [0, 0.6, 0.5, 1], [[0, 1]]):
+    for bins in (0, 2.5, [0, 0.5], [0, 0.6, 0.5, 1], [0, NaN, 1], [[0, 1]]):
         with pytest.raises(ValueError, match="bins"):
             reliability(RIGHT, RIGHT, bins)
+    of_stations = xr.DataArray([0.1, 0.9], {"station": ["S1", "S0"]})
+    for threshold in (NaN, np.inf, True, "0.3", np.full(2, 0.3), of_stations):
+        with pytest.raises(ValueError, match="threshold: expected a number"):
+            contingency(RIGHT, RIGHT, threshold=threshold)
 
 
 @pytest.mark.parametrize("score", [crps_ensemble, rank_histogram])
