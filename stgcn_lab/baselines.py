@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from torch_geometric.data import Data
 
-from ._checks import whole_number
+from ._checks import number, whole_number
 from .graphs import adjacency, directional_operators
+from .verification import _check_binary
 from .windows import _check_time
 
 DAYS_PER_YEAR = 365.2425
@@ -356,11 +357,10 @@ def fit_var(series: xr.DataArray, order: int, ridge: float = 0.0) -> VAR:
     """
     _check_series(series, "series")
     order = whole_number(order, "order")
-    if isinstance(ridge, bool) or not isinstance(ridge, (int, float, np.number)) or not 0 <= ridge < np.inf:
-        raise ValueError(f"ridge: expected a penalty of at least 0, found {ridge!r}")
+    ridge = number(ridge, "ridge", least=0)
     x = series.values.astype(np.float64)
     stations = x.shape[1]
-    intercept, weights, residuals, parameters = _least_squares(x, order, float(ridge), f"{stations} stations")
+    intercept, weights, residuals, parameters = _least_squares(x, order, ridge, f"{stations} stations")
     coefficients = weights.reshape(order, stations, stations).transpose(0, 2, 1)
     covariance = _residual_covariance(residuals, parameters)
     return VAR(series["station"].values, intercept, coefficients, covariance)
@@ -730,11 +730,7 @@ def _as_probability(series: xr.DataArray, values: np.ndarray) -> xr.DataArray:
 
 def _check_event(event: xr.DataArray, name: str) -> None:
     _check_series(event, name)
-    values = event.values[np.isfinite(event.values)]
-    if not np.isin(values, (0, 1)).all():
-        raise ValueError(
-            f"{name}: expected 0 or 1, false or true, found numbers from {values.min():g} to {values.max():g}"
-        )
+    _check_binary(event.values, name)
 
 
 def _logistic_regression(design: np.ndarray, y: np.ndarray, penalty: np.ndarray, whose: str) -> np.ndarray:
@@ -848,8 +844,7 @@ def fit_logistic(
     _check_events_of(train_event, train, "train_event", "train")
     lags, lead = whole_number(lags, "lags"), whole_number(lead, "lead")
     harmonics = whole_number(harmonics, "harmonics", least=0)
-    if isinstance(ridge, bool) or not isinstance(ridge, (int, float, np.number)) or not 0 <= ridge < np.inf:
-        raise ValueError(f"ridge: expected a penalty of at least 0, found {ridge!r}")
+    ridge = number(ridge, "ridge", least=0)
     x = train.values.astype(np.float64)
     reports = np.isfinite(x)
     mean = np.nan_to_num(x).sum(axis=0) / np.maximum(reports.sum(axis=0), 1)

@@ -21,7 +21,7 @@ import xarray as xr
 from scipy.special import ndtr, ndtri
 from scipy.stats import kappa4
 
-from ._checks import whole_number
+from ._checks import number, whole_number
 from .datasets import check_series
 
 BEYOND = 3.09  # a standard normal value is as far out as this once in a thousand times
@@ -89,14 +89,6 @@ def _temperatures(tmin: Any, tmax: Any) -> tuple[xr.DataArray, xr.DataArray]:
             f"at {tmin['station'].values[s]} in {_months(tmin)[t]}"
         )
     return tmin, tmax
-
-
-def _number(value: Any, name: str, least: float, open_end: bool = False) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or value < least or (open_end and value == least):
-        limit = "above" if open_end else "of at least"
-        raise ValueError(f"{name}: expected a number {limit} {least:g}, found {value!r}")
-    return float(value)
 
 
 def _result(like: xr.DataArray, values: np.ndarray, name: str, long_name: str, units: str) -> xr.DataArray:
@@ -341,7 +333,7 @@ def degree_days(
     Source: Thom (1954), The rational relationship between heating degree days and temperature.
     """
     tmin, tmax = _temperatures(tmin, tmax)
-    base = _number(base, "base", least=-100)
+    base = number(base, "base", least=-100)
     if kind not in ("heating", "cooling", "growing"):
         raise ValueError(f"kind: expected 'heating', 'cooling' or 'growing', found {kind!r}")
     excess = (tmin.values + tmax.values) / 2 - base
@@ -359,7 +351,7 @@ def degree_days(
 
 def _daily_spread(spread: Any, like: xr.DataArray) -> np.ndarray:
     if not isinstance(spread, xr.DataArray):
-        return np.full(like.shape, _number(spread, "daily_spread", least=0))
+        return np.full(like.shape, number(spread, "daily_spread", least=0))
     if not set(spread.dims) <= {"month", "station"}:
         raise ValueError(f"daily_spread: expected dims out of (month, station), found {spread.dims}")
     expected = {"month": np.arange(1, 13), "station": like["station"].values}
@@ -401,7 +393,7 @@ def frost_free_season(tmin: xr.DataArray, threshold: float = 0.0) -> xr.Dataset:
             two calendar years.
     """
     tmin = _monthly(tmin, "tmin", "degC")
-    threshold = _number(threshold, "threshold", least=-100)
+    threshold = number(threshold, "threshold", least=-100)
     if (tmin["lat"].values < 0).any():
         raise ValueError(
             "tmin: expected stations north of the equator, found southern ones; their season lies in two calendar "
@@ -495,15 +487,15 @@ def wind_power(
     Source: windpowerlib and its power curves; smoothing as Nørgaard & Holttinen (2004).
     """
     wind_speed = _not_negative(_series(wind_speed, "wind_speed", "m s-1"), "wind_speed")
-    roughness = _number(roughness, "roughness", least=0, open_end=True)
-    hub_height = _number(hub_height, "hub_height", least=roughness, open_end=True)
-    measured_height = _number(measured_height, "measured_height", least=roughness, open_end=True)
+    roughness = number(roughness, "roughness", least=0, open_end=True)
+    hub_height = number(hub_height, "hub_height", least=roughness, open_end=True)
+    measured_height = number(measured_height, "measured_height", least=roughness, open_end=True)
     library = _library("windpowerlib")
     speeds, power = _power_curve(library, turbine, hub_height)
     at_hub = library.wind_speed.logarithmic_profile(wind_speed.values, measured_height, hub_height, roughness)
     factors = np.ones(1)
     if within_day_spread is not None:
-        spread = _number(within_day_spread, "within_day_spread", least=0)
+        spread = number(within_day_spread, "within_day_spread", least=0)
         if spread >= 1:
             raise ValueError(f"within_day_spread: expected a number below 1, found {within_day_spread!r}")
         # Winds that are equally likely. The smoothed curves of windpowerlib let the power fade above the cut-out speed.

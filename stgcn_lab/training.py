@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ._checks import whole_number
+from ._checks import number, whole_number
 from .layers import Operators
 from .windows import WindowDataset
 
@@ -135,14 +134,8 @@ def event_loss(event_weight: float = 1.0, focusing: float = 0.0) -> Loss:
 
     Source: Lin et al. (2017), doi:10.1109/ICCV.2017.324.
     """
-    if (
-        isinstance(event_weight, bool)
-        or not isinstance(event_weight, (int, float, np.number))
-        or not 0 < event_weight < math.inf
-    ):
-        raise ValueError(f"event_weight: expected a number above 0, found {event_weight!r}")
-    if isinstance(focusing, bool) or not isinstance(focusing, (int, float, np.number)) or not 0 <= focusing < math.inf:
-        raise ValueError(f"focusing: expected a number of at least 0, found {focusing!r}")
+    event_weight = number(event_weight, "event_weight", least=0, open_end=True)
+    focusing = number(focusing, "focusing", least=0)
 
     def loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         if prediction.shape != target.shape:
