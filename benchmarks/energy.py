@@ -583,9 +583,10 @@ def wind_power() -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 def crps(draws: Array, observed: Array) -> Array:
     """(day,) continuous ranked probability score of an ensemble (draw, day)."""
-    ordered, number = np.sort(draws, axis=0), len(draws)
-    weight = 2 * np.arange(1, number + 1) - number - 1
-    return np.abs(draws - observed).mean(axis=0) - weight @ ordered / number**2
+    coords = {"time": np.arange(observed.size), "station": ["region"]}
+    truth = xr.DataArray(observed[:, None], coords, ("time", "station"))
+    members = truth.expand_dims(member=len(draws)).copy(data=draws[:, :, None])
+    return verification.crps_ensemble(members, truth, dim=()).values[:, 0]
 
 
 def interval_scores(runs: list[Array], observed: Array) -> dict[str, Any]:
