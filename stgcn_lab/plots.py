@@ -1,4 +1,4 @@
-"""Drawing: stations, graphs and regimes on a map, regimes in time, the course of a training, and scores.
+"""Drawing: stations, graphs and regimes on a map, regimes and gaps in time, the course of a training, and scores.
 
 Maps are drawn with the coastlines that come with the package, without a network. Colour maps are readable
 for colour-blind eyes.
@@ -16,9 +16,9 @@ import xarray as xr
 from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgba
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.patches import Circle, FancyArrowPatch
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.patches import Circle, FancyArrowPatch, Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 cartopy.config["pre_existing_data_dir"] = str(datasets.coastlines_dir())
 
 SEA, LAND, COAST, INK, EDGE = "#eef3f7", "#f7f5ef", "#8a8f94", "#1b2a38", "#5b7ea3"
+OBSERVED, MISSING = "#1f4e79", "#f3e9d2"  # dark and light: they differ in a print in black too
 
 # Eight colours that differ for colour-blind eyes too, after Okabe & Ito (2008), https://jfly.uni-koeln.de/color/
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#000000")
@@ -670,11 +671,82 @@ def regime_timeline(
         ax.set_yticks([])
     else:
         ax.set_ylabel("probability")
+    _time_axis(ax, time)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(count, 6), frameon=False, handlelength=1, fontsize=9)
+    return ax
+
+
+def _time_axis(ax: Axes, time: NDArray[Any]) -> None:
     if np.issubdtype(time.dtype, np.datetime64):
         locator = AutoDateLocator()
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     else:
         ax.set_xlabel("time")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(count, 6), frameon=False, handlelength=1, fontsize=9)
+
+
+def gap_calendar(series: xr.DataArray, ax: Axes | None = None) -> Axes:
+    """Which station reported when: a row for each station, dark where it did and light where a value is missing.
+
+    Where many times share a point of the picture, its shade is the share of them that were observed. Times that
+    the series does not have at all, such as the summers of a record of winters, are hatched.
+
+    Args:
+        series: (time, station), NaN where nothing was observed; the first station is drawn at the top.
+        ax: axes to draw into.
+
+    Returns:
+        The axes. Stations have their names at the side where there are few enough to read them, up to 30.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, an empty one, or times that do not rise.
+    """
+    if not isinstance(series, xr.DataArray):
+        raise TypeError(f"series: expected an xarray DataArray (time, station), found {type(series).__name__}")
+    if series.dims != ("time", "station") or series.size == 0:
+        raise ValueError(f"series: expected dims (time, station), none of them empty, found {dict(series.sizes)}")
+    time, count = series["time"].values, series.sizes["station"]
+    dated = np.issubdtype(time.dtype, np.datetime64)
+    if not dated and time.dtype.kind not in "fiu":
+        raise TypeError(f"series: expected times that are dates or numbers, found dtype {time.dtype}")
+    when = np.asarray(date2num(time) if dated else time, float)
+    steps = np.diff(when)
+    if not (steps > 0).all():
+        raise ValueError("series: expected times in rising order, each once; use .sortby('time') and drop repeats")
+    # An image has columns of one width, months have not: each column shows the time that is nearest to its middle.
+    step = steps[steps <= 1.5 * np.median(steps)].mean() if steps.size else 1.0
+    columns = min(round((when[-1] - when[0]) / step) + 1, 20_000)
+    middle = np.linspace(when[0], when[-1], columns)
+    nearest = np.searchsorted((when[1:] + when[:-1]) / 2, middle)
+    there = np.abs(when[nearest] - middle) <= 0.75 * step
+    observed = series.notnull().values[nearest] & there[:, None]
+    # More columns than the picture has points would hide gaps at random: average them.
+    together = -(-columns // 700)
+    starts = np.arange(0, columns, together)
+    total = np.add.reduceat(there.astype(float), starts)[:, None]
+    share = np.add.reduceat(observed.astype(float), starts) / np.where(total > 0, total, np.nan)
+    if ax is None:
+        ax = plt.figure(figsize=(8, np.clip(0.7 + 0.18 * count, 1.5, 5.6)), layout="constrained").add_subplot()
+    shades = LinearSegmentedColormap.from_list("gaps", [MISSING, OBSERVED])
+    ax.patch.set(facecolor="white", hatch="////", edgecolor=COAST)  # shines through where there is no time
+    width = (when[-1] - when[0]) / (columns - 1) if columns > 1 else step
+    left = when[0] - width / 2
+    ax.imshow(
+        share.T, cmap=shades, vmin=0, vmax=1, aspect="auto", interpolation="nearest",
+        extent=(left, left + starts.size * together * width, count - 0.5, -0.5),
+    )  # fmt: skip
+    ax.set_xlim(left, when[-1] + width / 2)  # of the last column only a part may stand for times
+    _time_axis(ax, time)
+    if count <= 30:
+        names = series["station"].values if "station" in series.coords else range(count)
+        ax.set_yticks(range(count), [str(name) for name in names], fontsize=8)
+        ax.tick_params(axis="y", length=0)
+    else:
+        ax.set(ylabel=f"{count} stations", yticks=[])
+    marks = [Patch(facecolor=OBSERVED, label="observed"), Patch(facecolor=MISSING, edgecolor=COAST, label="missing")]
+    if not there.all():
+        marks.append(Patch(facecolor="white", hatch="////", edgecolor=COAST, label="not in the record"))
+    ax.legend(
+        handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handlelength=1, fontsize=9
+    )
     return ax

@@ -1,7 +1,8 @@
-"""Weather with a known truth: made-up fields in which regimes, regions or the best forecast are planted.
+"""Weather with a known truth: made-up fields with planted regimes, regions or best forecast, and planted gaps.
 
 A method that finds patterns in real weather cannot be marked right or wrong. Here it can, and a forecast can be
-held against the best one that there is.
+held against the best one that there is. Values that are taken out of a real record are known too: what fills the
+gaps can be held against them.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from ._checks import whole_number
+from ._checks import number, whole_number
 
 SIDE = 2.0  # the stations lie in a square of 2 x 2 length units
 DEGREES = 5.0  # degrees to one unit, around the equator, where a degree is the same distance both ways
@@ -119,10 +120,7 @@ def phase_randomised(series: xr.DataArray, seed: int = 0) -> xr.DataArray:
 
     Source: Prichard & Theiler (1994), doi:10.1103/PhysRevLett.73.951.
     """
-    if not isinstance(series, xr.DataArray):
-        raise TypeError(f"series: expected an xarray DataArray (time, station), found {type(series).__name__}")
-    if series.dims != ("time", "station") or series.size == 0:
-        raise ValueError(f"series: expected dims (time, station), none of them empty, found {dict(series.sizes)}")
+    _check_series(series)
     if not np.isfinite(series.values).all():
         raise ValueError("series: found missing values; a spectrum needs a series without gaps, fill them first")
     spectrum = np.fft.rfft(series.values.astype(float), axis=0)
@@ -131,6 +129,91 @@ def phase_randomised(series: xr.DataArray, seed: int = 0) -> xr.DataArray:
     if series.sizes["time"] % 2 == 0:
         turn[-1] = 1  # the highest frequency of an even length is real
     return series.copy(data=np.fft.irfft(spectrum * turn[:, None], n=series.sizes["time"], axis=0))
+
+
+def withhold(
+    series: xr.DataArray,
+    share: float,
+    pattern: str = "random",
+    length: tuple[int, int] = (7, 56),
+    seed: int = 0,
+) -> xr.DataArray:
+    """The series with some of its observed values taken out, to see how well they can be filled in.
+
+    What was taken out is ``series.notnull() & withheld.isnull()``. With the same seed a larger share takes out all
+    that a smaller one does, and more.
+
+    Args:
+        series: (time, station), NaN where nothing was observed; gaps of its own stay gaps and do not count.
+        share: of the observed values, from 0 to below 1.
+        pattern: ``"random"``: each value alike, ``round(share * observed)`` of them. ``"blocks"``: as many, in runs
+            at a random station and time; runs may meet or overlap, and the ends of the record and gaps of its own
+            may cut them short, as may the count, which is exact, the last one. ``"stations"``: whole stations,
+            ``round(share * stations that report)`` of them, but at least one, unless the share is 0: the share of
+            the values that this takes out is only near the one asked for. Always something is left, a value or
+            a station.
+        length: shortest and longest run of ``"blocks"`` in steps; all lengths between are alike.
+        seed: of everything random.
+
+    Returns:
+        (time, station), with the coordinates and attributes of the series; what is left is untouched.
+
+    Raises:
+        TypeError, ValueError: for another kind of series, one without a value, a share that is not from 0 to below
+            1, an unknown pattern, a length that is no (shortest, longest), or whole stations of a series in which
+            fewer than two report.
+    """
+    _check_series(series)
+    if series.dtype.kind not in "fiu":
+        raise TypeError(f"series: expected numbers, found dtype {series.dtype}")
+    share, seed = number(share, "share", least=0), whole_number(seed, "seed", least=0)
+    if share >= 1:
+        raise ValueError(f"share: expected a number from 0 to below 1, found {share!r}")
+    if pattern not in ("random", "blocks", "stations"):
+        raise ValueError(f"pattern: expected 'random', 'blocks' or 'stations', found {pattern!r}")
+    shortest, longest = _shortest_longest(length, "length")
+    shown = series.notnull().values  # a new array: what is left in the end
+    observed, reporting = np.flatnonzero(shown), np.flatnonzero(shown.any(axis=0))
+    if observed.size == 0:
+        raise ValueError("series: expected at least one observed value, found none")
+    rng = np.random.default_rng(seed)
+    count = min(round(share * observed.size), observed.size - 1)
+    if pattern == "random":
+        shown.flat[rng.permutation(observed)[:count]] = False
+    elif pattern == "stations" and share > 0:
+        if reporting.size < 2:
+            raise ValueError(
+                "series: expected at least two stations that report, one to withhold and one to keep, "
+                f"found {reporting.size} of {series.sizes['station']}"
+            )
+        stations = min(max(round(share * reporting.size), 1), reporting.size - 1)
+        shown[:, rng.permutation(reporting)[:stations]] = False
+    elif pattern == "blocks":
+        while count > 0:
+            steps = int(rng.integers(shortest, longest + 1))
+            # A run may begin before the record does: else the first and last values would hardly ever be taken.
+            start = int(rng.integers(1 - steps, len(shown)))
+            column = shown[max(start, 0) : start + steps, rng.choice(reporting)]  # a view
+            taken = np.flatnonzero(column)[:count]
+            column[taken] = False
+            count -= taken.size
+    return series.where(xr.DataArray(shown, dims=series.dims))
+
+
+def _check_series(series: xr.DataArray) -> None:
+    if not isinstance(series, xr.DataArray):
+        raise TypeError(f"series: expected an xarray DataArray (time, station), found {type(series).__name__}")
+    if series.dims != ("time", "station") or series.size == 0:
+        raise ValueError(f"series: expected dims (time, station), none of them empty, found {dict(series.sizes)}")
+
+
+def _shortest_longest(value: tuple[int, int], name: str) -> tuple[int, int]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name}: expected (shortest, longest), found {value!r}")
+    shortest, longest = (whole_number(limit, name) for limit in value)
+    if shortest > longest:
+        raise ValueError(f"{name}: expected (shortest, longest), found {value!r}")
+    return shortest, longest
 
 
 def _sizes(num_nodes: int, num_steps: int, num_regimes: int, seed: int, signal: float) -> tuple[int, int, int, int]:
@@ -148,9 +231,7 @@ def _sequence(
     rng: np.random.Generator, num_steps: int, num_regimes: int, duration: tuple[int, int]
 ) -> NDArray[np.int64]:
     """Which regime rules at each step: each lasts a while, then another follows."""
-    shortest, longest = (whole_number(length, "duration") for length in duration)
-    if shortest > longest:
-        raise ValueError(f"duration: expected (shortest, longest), found {duration!r}")
+    shortest, longest = _shortest_longest(duration, "duration")
     if num_regimes == 1:
         return np.zeros(num_steps, dtype=np.int64)
     parts, length, regime = [], 0, int(rng.integers(num_regimes))

@@ -36,16 +36,33 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         TypeError, ValueError: if the mask is not boolean, or the shapes differ (broadcasting would average
             over wrong pairs).
     """
-    if not prediction.shape == target.shape == mask.shape:
-        raise ValueError(
-            "prediction, target, mask: expected one shape, found "
-            f"{tuple(prediction.shape)}, {tuple(target.shape)}, {tuple(mask.shape)}"
-        )
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask: expected torch.bool, True where the target was observed, found {mask.dtype}")
-    # where, not a product: 0 times NaN would still be NaN
-    error = torch.where(mask, prediction - target, torch.zeros_like(prediction))
-    return error.square().sum() / mask.sum().clamp(min=1)
+    return _masked_error(prediction, target, mask).square().sum() / mask.sum().clamp(min=1)
+
+
+def huber(delta: float = 1.0) -> Loss:
+    """A loss that one wild value cannot rule: the error e counts ``½ e²`` up to ``δ`` and ``δ (|e| - ½ δ)`` beyond.
+
+    The mean over the observed values. No value pulls harder than one that is δ off. With a large δ this is half of
+    :func:`masked_mse`, with a small one δ times the mean absolute error, which is smallest at the median.
+
+    Args:
+        delta: δ, in the units of the target, which are standard deviations in standardised windows.
+
+    Returns:
+        ``loss(prediction, target, mask)``, all of one shape.
+
+    Raises:
+        ValueError: for a delta that is not above 0; the loss raises the errors of :func:`masked_mse`.
+
+    Source: Huber (1964), doi:10.1214/aoms/1177703732.
+    """
+    delta = number(delta, "delta", least=0, open_end=True)
+
+    def loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        error = _masked_error(prediction, target, mask)
+        return F.huber_loss(error, torch.zeros_like(error), reduction="sum", delta=delta) / mask.sum().clamp(min=1)
+
+    return loss
 
 
 def gaussian_crps(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -80,6 +97,38 @@ def gaussian_nll(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """
     log_spread, z = _log_spread_and_z(prediction, target, mask)
     return _masked_mean(0.5 * z.square() + log_spread + 0.5 * math.log(2 * math.pi), mask)
+
+
+def student_t(df: float = 4.0) -> Loss:
+    """Negative log likelihood of forecasts with heavy tails: Student's t with location μ and scale s.
+
+    ``½ (ν + 1) log(1 + z²/ν) + log s + ½ log νπ + log Γ(½ ν) - log Γ(½ (ν + 1))`` with ``z = (y - μ) / s``, the mean
+    over the observed values. A value far off costs only the logarithm of its distance and pulls the less the
+    farther off it is. With a large ν this is :func:`gaussian_nll`.
+
+    Args:
+        df: ν, degrees of freedom: the fewer, the heavier the tails. The standard deviation is
+            ``s √(ν / (ν - 2))`` for ν above 2, and there is none below.
+
+    Returns:
+        ``loss(prediction, target, mask)``, the prediction (..., 2 F) holding μ, then log s, of the F features, the
+        target (..., F).
+
+    Raises:
+        ValueError: for a df that is not above 0; the loss raises the errors of :func:`gaussian_crps`.
+
+    Source: Lange, Little & Taylor (1989), doi:10.1080/01621459.1989.10478852.
+    """
+    df = number(df, "df", least=0, open_end=True)
+    constant = 0.5 * math.log(df * math.pi) + math.lgamma(0.5 * df) - math.lgamma(0.5 * (df + 1))
+
+    def loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        log_scale, z = _log_spread_and_z(prediction, target, mask)
+        # log(1 + z²/ν) by way of log |z|: the square would overflow for an outlier such as 1e20 for a lost value
+        tail = F.softplus(2 * torch.log(z.abs().clamp(min=1e-15)) - math.log(df))
+        return _masked_mean(0.5 * (df + 1) * tail + log_scale + constant, mask)
+
+    return loss
 
 
 def pinball_loss(levels: Sequence[float]) -> Loss:
@@ -152,6 +201,18 @@ def event_loss(event_weight: float = 1.0, focusing: float = 0.0) -> Loss:
     return loss
 
 
+def _masked_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    if not prediction.shape == target.shape == mask.shape:
+        raise ValueError(
+            "prediction, target, mask: expected one shape, found "
+            f"{tuple(prediction.shape)}, {tuple(target.shape)}, {tuple(mask.shape)}"
+        )
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask: expected torch.bool, True where the target was observed, found {mask.dtype}")
+    # where, not a product: 0 times NaN would still be NaN
+    return torch.where(mask, prediction - target, torch.zeros_like(prediction))
+
+
 def _log_spread_and_z(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     if prediction.shape != (*target.shape[:-1], 2 * target.shape[-1]):
         raise ValueError(
@@ -220,7 +281,8 @@ def fit(
             (x, y, x_mask, y_mask). Without a validation part (None) training runs through all epochs and keeps
             the last weights: for the last fit, on all years, after everything has been chosen.
         operator: the graph, passed on to the model.
-        loss: ``loss(prediction, y, y_mask)`` -> scalar, a mean over what is observed.
+        loss: ``loss(prediction, y, y_mask)`` -> scalar, a mean over what is observed; where the record may hold
+            wild values, :func:`huber` or :func:`student_t`.
         epochs: passes over the training windows, at most; the learning rate falls to 0 along a cosine over them.
         batch_size: windows in a step.
         learning_rate, weight_decay: of AdamW; the rate at the start.

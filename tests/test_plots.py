@@ -1,24 +1,29 @@
 """Every drawing works offline, without a warning, and shows what it was given."""
 
 import socket
+import time
 import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
 from cartopy import crs as ccrs
 from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib.collections import LineCollection, PathCollection, QuadMesh
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Circle, FancyArrowPatch
 from torch_geometric.data import Data
 
-from stgcn_lab.datasets import grid_to_nodes
+from stgcn_lab.datasets import grid_to_nodes, load_colorado
 from stgcn_lab.graphs import delaunay_graph, knn_graph, radius_graph
 from stgcn_lab.plots import (
+    MISSING,
+    OBSERVED,
     OKABE_ITO,
+    gap_calendar,
     graph_map,
     map_axes,
     regime_maps,
@@ -524,6 +529,114 @@ def test_colours_are_eight_different_ones():
 def test_timeline_refuses_what_does_not_fit(call, parts):
     with pytest.raises((TypeError, ValueError)) as error:
         call()
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+# ---------------------------------------------------------------------------- gaps
+
+
+def reports(observed, times=None) -> xr.DataArray:
+    """(time, station) ones, NaN where nothing was observed."""
+    observed = np.asarray(observed, bool)
+    coords = {"station": [f"S{i}" for i in range(observed.shape[1])]}
+    coords["time"] = pd.date_range("2000-01-01", periods=len(observed)) if times is None else times
+    return xr.DataArray(np.where(observed, 1.0, np.nan), dims=("time", "station"), coords=coords)
+
+
+def shade_at(ax, when, station: int) -> float:
+    """Share of the times that was observed, as drawn at a time in the row of a station."""
+    (image,) = ax.images
+    left, right, bottom, top = image.get_extent()
+    share = image.get_array().filled(np.nan)
+    x = float(ax.xaxis.convert_units(np.datetime64(when))) if isinstance(when, str) else when
+    row, column = int((station - top) / (bottom - top) * len(share)), int((x - left) / (right - left) * share.shape[1])
+    return share[row, column]
+
+
+def legend_of(ax) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_gap_calendar_shows_every_cell_at_its_date_and_station():
+    observed = np.random.default_rng(0).random((60, 4)) < 0.5
+    months = pd.date_range("1999-11-01", periods=60, freq="MS")  # 28 to 31 days, two leap days
+    ax = draw(gap_calendar(reports(observed, months)))
+    for t, month in enumerate(months):
+        drawn = [shade_at(ax, str(month.date()), k) for k in range(4)]
+        np.testing.assert_array_equal(drawn, observed[t].astype(float))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["S0", "S1", "S2", "S3"]
+    assert ax.get_ylim() == (3.5, -0.5)  # the first one at the top
+    assert legend_of(ax) == ["observed", "missing"]
+    assert any("2001" in label.get_text() for label in ax.get_xticklabels())
+
+
+def test_observed_and_missing_differ_in_lightness_and_are_the_colours_of_the_legend():
+    ax = draw(gap_calendar(reports([[True, False]])))
+    marks = [to_hex(mark.get_facecolor()) for mark in ax.get_legend().get_patches()]
+    drawn = [to_hex(ax.images[0].cmap(ax.images[0].norm(value))) for value in (1.0, 0.0)]
+    assert marks == drawn == [OBSERVED, MISSING]
+    dark, light = (np.dot([0.2126, 0.7152, 0.0722], np.power(to_rgb(c), 2.2)) for c in (OBSERVED, MISSING))
+    assert (light + 0.05) / (dark + 0.05) > 4.5  # the contrast that is asked of text
+
+
+def test_gap_calendar_averages_where_times_share_a_point():
+    """No gap is lost by chance: each column of the picture is the share observed in its times."""
+    observed = np.random.default_rng(1).random((6574, 3)) < 0.8
+    observed[3000:3200, 1] = False
+    share = draw(gap_calendar(reports(observed))).images[0].get_array()
+    assert share.shape == (3, 658)  # ten days each
+    np.testing.assert_allclose(share[:, :657], observed[:6570].reshape(657, 10, 3).mean(axis=1).T)
+    np.testing.assert_allclose(share[:, 657], observed[6570:].mean(axis=0))  # the last holds four days
+
+
+def test_times_that_are_not_in_the_record_are_no_gaps_of_it():
+    months = pd.date_range("2000-01-01", periods=48, freq="MS")
+    winter = months[np.isin(months.month, [11, 12, 1, 2])]
+    observed = np.ones((len(winter), 2), bool)
+    observed[:4, 1] = False
+    ax = draw(gap_calendar(reports(observed, winter)))
+    assert legend_of(ax) == ["observed", "missing", "not in the record"]
+    assert ax.patch.get_hatch()
+    for month in months:
+        expected = [1.0, float(month >= winter[4])] if month in winter else [np.nan, np.nan]
+        np.testing.assert_array_equal([shade_at(ax, str(month.date()), k) for k in range(2)], expected)
+
+
+def test_all_of_colorado_is_drawn_fast():
+    series = load_colorado()["tmax"]
+    began = time.perf_counter()
+    ax = draw(gap_calendar(series))
+    assert time.perf_counter() - began < 5  # it takes a fifth of a second
+    shape = ax.images[0].get_array().shape
+    assert shape[0] == series.sizes["station"] and 300 < shape[1] <= 700
+    assert ax.get_ylabel() == f"{series.sizes['station']} stations" and len(ax.get_yticks()) == 0
+    assert float(ax.images[0].get_array().mean()) == pytest.approx(float(series.notnull().mean()), abs=1e-3)
+
+
+@pytest.mark.parametrize(("steps", "count"), [(1, 1), (1, 5), (2, 31), (700, 1), (701, 2)])
+def test_gap_calendar_of_any_size_in_given_axes(steps, count):
+    _, mine = plt.subplots()
+    assert draw(gap_calendar(reports(np.zeros((steps, count))), ax=mine)) is mine
+    assert (mine.images[0].get_array() == 0).all()
+    assert len(mine.get_yticks()) == (count if count <= 30 else 0)
+    draw(gap_calendar(reports(np.ones((steps, count))).drop_vars(["time", "station"])))  # numbers instead of names
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda s: gap_calendar(s.values), ["series", "DataArray", "ndarray"]),
+        (lambda s: gap_calendar(s.transpose()), ["series", "(time, station)", "station"]),
+        (lambda s: gap_calendar(s[0]), ["series", "(time, station)"]),
+        (lambda s: gap_calendar(s[:, :0]), ["series", "empty", "0"]),
+        (lambda s: gap_calendar(s[::-1]), ["series", "times in rising order"]),
+        (lambda s: gap_calendar(s.isel(time=[0, 0, 1])), ["series", "each once"]),
+        (lambda s: gap_calendar(s.assign_coords(time=["a", "b", "c"])), ["series", "dates or numbers", "<U1"]),
+    ],
+)
+def test_gap_calendar_refuses_what_does_not_fit(call, parts):
+    with pytest.raises((TypeError, ValueError)) as error:
+        call(reports(np.ones((3, 2))))
     assert all(part in str(error.value) for part in parts), str(error.value)
 
 

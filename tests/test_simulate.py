@@ -1,4 +1,4 @@
-"""Made-up weather: what is planted is there, and only that."""
+"""Made-up weather and made-up gaps: what is planted is there, and only that."""
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from stgcn_lab.simulate import (
     mean_pattern_regimes,
     phase_randomised,
     travelling_regimes,
+    withhold,
 )
 
 REGIMES = [travelling_regimes, mean_pattern_regimes]
@@ -102,6 +103,7 @@ def test_without_signal_there_is_noise_with_memory_and_neighbourhood(make):
         ({"signal": -0.5}, ValueError, ["signal", "at least 0", "-0.5"]),
         ({"signal": np.nan}, ValueError, ["signal", "nan"]),
         ({"duration": (60, 25)}, ValueError, ["duration", "(60, 25)"]),
+        ({"duration": 25}, ValueError, ["duration", "(shortest, longest)", "25"]),
         ({"duration": (0, 25)}, ValueError, ["duration", "at least 1", "0"]),
     ],
 )
@@ -220,6 +222,184 @@ def test_surrogate_has_no_regimes_left():
 def test_phase_randomised_refuses_what_does_not_fit(call, error, parts):
     with pytest.raises(error) as raised:
         call(travelling_regimes(4, 50, 2)[0])
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+# ---------------------------------------------------------------------------- gaps
+
+PATTERNS = ["random", "blocks", "stations"]
+
+
+def gappy(steps: int = 300, nodes: int = 10, share: float = 0.3, dtype: type = float) -> xr.DataArray:
+    """A series with gaps of its own; the last station never reports."""
+    series, _ = mean_pattern_regimes(nodes, steps, seed=1)
+    holes = np.random.default_rng(2).random(series.shape) < share
+    holes[:, -1] = nodes > 1
+    return series.where(~holes).astype(dtype)
+
+
+def taken(series: xr.DataArray, *arguments, **options) -> np.ndarray:
+    """(time, station) True where a value was there and is no longer."""
+    return (withhold(series, *arguments, **options).isnull() & series.notnull()).values
+
+
+def runs(column: np.ndarray) -> np.ndarray:
+    """Lengths of the runs of True."""
+    edges = np.flatnonzero(np.diff(column.astype(int), prepend=0, append=0))
+    return edges[1::2] - edges[::2]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_what_is_left_is_the_series_and_its_own_gaps_stay(pattern, share, dtype):
+    series = gappy(dtype=dtype)
+    before = series.copy(deep=True)
+    result = withhold(series, share, pattern)
+    assert series.identical(before)  # nobody else's array was touched
+    assert result.dtype == dtype and result.attrs == series.attrs and result.name == series.name
+    assert result.coords.identical(series.coords) and result.dims == series.dims
+    shown = result.notnull().values
+    assert np.array_equal(result.values[shown], series.values[shown])  # the same bits
+    assert result.isnull().values[series.isnull().values].all()
+    assert shown.any()
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.37, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("pattern", ["random", "blocks"])
+def test_the_count_is_exact(pattern, share):
+    series = gappy()
+    assert taken(series, share, pattern).sum() == round(share * int(series.notnull().sum()))
+
+
+@pytest.mark.parametrize("pattern", ["random", "blocks"])
+@pytest.mark.parametrize("observed", [1, 2, 5])
+def test_of_few_values_one_is_left(pattern, observed):
+    series = gappy(40)
+    few = series.where(np.cumsum(series.notnull().values).reshape(series.shape) <= observed)
+    assert int(few.notnull().sum()) == observed
+    assert int(withhold(few, 0.99, pattern).notnull().sum()) == 1
+    assert taken(few, 1e-9, pattern).sum() == 0  # less than half a value
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_share_of_nothing_takes_nothing(pattern):
+    series = gappy()
+    assert withhold(series, 0, pattern).identical(series)
+
+
+@pytest.mark.parametrize(
+    ("share", "stations"), [(1e-6, 1), (0.1, 1), (0.3, 3), (0.5, 4), (0.6, 5), (0.9, 8), (0.95, 8), (0.999, 8)]
+)
+def test_whole_stations_as_near_to_the_share_as_they_get(share, stations):
+    """Nine stations report: one at least is withheld and one at least is kept."""
+    series = gappy()
+    result = withhold(series, share, "stations")
+    before, after = (int(s.notnull().any("time").sum()) for s in (series, result))
+    assert (before, before - after) == (9, stations)
+    kept = result.notnull().any("time").values
+    assert result[:, kept].identical(series[:, kept])  # a station stays whole
+
+
+def test_of_two_stations_that_report_one_is_withheld():
+    for share in (0.01, 0.5, 0.99):
+        result = withhold(gappy(nodes=3), share, "stations")
+        assert int(result.notnull().any("time").sum()) == 1
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_seed_decides_what_is_withheld(pattern):
+    series = gappy()
+    one, again, other = (withhold(series, 0.5, pattern, seed=seed) for seed in (3, 3, 4))
+    assert one.identical(again) and not one.identical(other)
+    assert withhold(series, 0.5, pattern, seed=np.int64(3)).identical(one)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_larger_share_takes_all_that_a_smaller_one_does(pattern):
+    series = gappy()
+    masks = [taken(series, share, pattern, seed=5) for share in (0.1, 0.35, 0.5, 0.9)]
+    for smaller, larger in zip(masks[:-1], masks[1:], strict=True):
+        assert (larger | ~smaller).all() and larger.sum() > smaller.sum()
+
+
+def test_random_values_know_nothing_of_each_other():
+    mask = taken(gappy(2000, 12, share=0.0), 0.3)[:, :-1]
+    np.testing.assert_allclose(mask.mean(axis=0), 0.3, atol=0.04)
+    assert np.mean(mask[1:] & mask[:-1]) == pytest.approx(0.09, abs=0.01)
+    assert np.mean(mask[:, 1:] & mask[:, :-1]) == pytest.approx(0.09, abs=0.01)
+
+
+@pytest.mark.parametrize("length", [(5, 9), [3, 3], (1, 2)])
+def test_blocks_are_runs_of_the_lengths_asked_for(length):
+    series = gappy(4000, 30, share=0.0)
+    mask = taken(series, 0.01, "blocks", length=length, seed=1)
+    inside = np.concatenate([runs(column) for column in mask.T if not (column[0] or column[-1])])
+    # Some touch and are one run together, and the last one is cut.
+    alone = np.isin(inside, range(length[0], length[1] + 1)).mean()
+    assert alone > 0.9
+    counts = np.bincount(inside)[length[0] : length[1] + 1]
+    assert counts.min() > 0.6 * counts.max()  # each length alike
+
+
+def test_blocks_come_at_all_times_and_stations_alike():
+    """The first and the last value too: there are records with a gap at their ends."""
+    series = gappy(40, 6, share=0.0)
+    often = np.mean([taken(series, 0.3, "blocks", length=(5, 15), seed=seed) for seed in range(400)], axis=0)[:, :-1]
+    np.testing.assert_allclose(often.mean(axis=0), 0.3, atol=0.04)
+    np.testing.assert_allclose(often.mean(axis=1), 0.3, atol=0.05)
+
+
+def test_a_block_may_be_longer_than_the_record():
+    series = gappy(20, 5, share=0.0)
+    mask = taken(series, 0.5, "blocks", length=(100, 200))
+    assert mask.sum() == 40 and (mask.all(axis=0) | ~mask.any(axis=0)).sum() >= 1
+
+
+def test_one_station_loses_values_and_whole_numbers_become_real_ones():
+    series = gappy(100, 1, share=0.0)
+    for pattern in ("random", "blocks"):
+        whole = (series * 10).round().astype(int)
+        result = withhold(whole, 0.4, pattern)
+        assert int(result.isnull().sum()) == 40 and result.dtype.kind == "f"
+        np.testing.assert_array_equal(result.values[result.notnull().values], whole.values[result.notnull().values])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda s: withhold(s.values, 0.1), TypeError, ["series", "DataArray", "ndarray"]),
+        (lambda s: withhold(s.to_dataset(name="x"), 0.1), TypeError, ["series", "Dataset"]),
+        (lambda s: withhold(s.transpose(), 0.1), ValueError, ["series", "(time, station)", "station"]),
+        (lambda s: withhold(s[0], 0.1), ValueError, ["series", "(time, station)"]),
+        (lambda s: withhold(s[:0], 0.1), ValueError, ["series", "empty"]),
+        (lambda s: withhold(s[:, :0], 0.1), ValueError, ["series", "empty"]),
+        (lambda s: withhold(s * np.nan, 0.1), ValueError, ["series", "observed value", "none"]),
+        (lambda s: withhold(s * np.nan, 0), ValueError, ["series", "observed value", "none"]),
+        (lambda s: withhold(s > 0, 0.1), TypeError, ["series", "numbers", "bool"]),
+        (lambda s: withhold(s.astype(str), 0.1), TypeError, ["series", "numbers", "<U"]),
+        (lambda s: withhold(s, -0.1), ValueError, ["share", "at least 0", "-0.1"]),
+        (lambda s: withhold(s, 1), ValueError, ["share", "below 1", "1"]),
+        (lambda s: withhold(s, 10), ValueError, ["share", "below 1", "10"]),
+        (lambda s: withhold(s, np.nan), ValueError, ["share", "nan"]),
+        (lambda s: withhold(s, "0.1"), ValueError, ["share", "'0.1'"]),
+        (lambda s: withhold(s, True), ValueError, ["share", "True"]),
+        (lambda s: withhold(s, 0.1, "holes"), ValueError, ["pattern", "'blocks'", "'holes'"]),
+        (lambda s: withhold(s, 0.1, None), ValueError, ["pattern", "None"]),
+        (lambda s: withhold(s, 0.1, "blocks", 7), ValueError, ["length", "(shortest, longest)", "7"]),
+        (lambda s: withhold(s, 0.1, "blocks", (1, 2, 3)), ValueError, ["length", "(1, 2, 3)"]),
+        (lambda s: withhold(s, 0.1, "blocks", (9, 3)), ValueError, ["length", "(9, 3)"]),
+        (lambda s: withhold(s, 0.1, "blocks", (0, 3)), ValueError, ["length", "at least 1", "0"]),
+        (lambda s: withhold(s, 0.1, "blocks", (1.5, 3)), ValueError, ["length", "1.5"]),
+        (lambda s: withhold(s, 0.1, seed=-1), ValueError, ["seed", "-1"]),
+        (lambda s: withhold(s, 0.1, seed=None), ValueError, ["seed", "None"]),
+        (lambda s: withhold(s[:, :1], 0.5, "stations"), ValueError, ["two stations", "found 1 of 1"]),
+        (lambda s: withhold(s[:, 8:], 0.5, "stations"), ValueError, ["two stations", "found 1 of 2"]),
+    ],
+)
+def test_withhold_refuses_what_does_not_fit(call, error, parts):
+    with pytest.raises(error) as raised:
+        call(gappy(60))
     assert all(part in str(raised.value) for part in parts), str(raised.value)
 
 

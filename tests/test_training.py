@@ -17,7 +17,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import norm, t
 from torch import nn
 
 from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph
@@ -29,10 +29,12 @@ from stgcn_lab.training import (
     fit,
     gaussian_crps,
     gaussian_nll,
+    huber,
     masked_mse,
     pinball_loss,
     predict,
     save_atomically,
+    student_t,
 )
 from stgcn_lab.verification import crps_gaussian
 from stgcn_lab.windows import Batch, WindowDataset
@@ -833,6 +835,190 @@ def test_weights_of_events_may_be_numpys(kind):
     assert event_loss(kind(20), kind(2))(*event_forecasts()) == event_loss(20, 2)(*event_forecasts())
 
 
+# ---------------------------------------------------------------------------- losses for wild values and gaps
+
+ROBUST = [huber(), huber(0.1), student_t(), student_t(0.5)]
+
+
+def robust_case(loss, dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What goes into the loss: two numbers a value for Student's t, of Huber's loss one."""
+    prediction, target, mask = probability_forecasts(dtype=dtype)
+    return (prediction if takes_scale(loss) else prediction[..., :1]).contiguous(), target, mask
+
+
+def takes_scale(loss) -> bool:
+    return loss in ROBUST[2:]
+
+
+@pytest.mark.parametrize("delta", [0.1, 1, np.float32(2.5), 40])
+def test_huber_is_the_loss_of_torch_over_what_is_observed(delta):
+    prediction, target, mask = robust_case(ROBUST[0])
+    expected = nn.functional.huber_loss(prediction[mask], target[mask], delta=float(delta))
+    assert huber(delta)(prediction, target, mask).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_huber_by_hand_and_its_limits():
+    prediction, target = torch.tensor([0.5, 5.0, -3.0, 9.0]), torch.zeros(4)
+    mask = torch.tensor([True, True, True, False])
+    # ½ 0.5², 2 (5 - 1), 2 (3 - 1)
+    assert huber(2)(prediction, target, mask).item() == pytest.approx((0.125 + 8 + 4) / 3)
+    assert huber(100)(prediction, target, mask).item() == pytest.approx(masked_mse(prediction, target, mask).item() / 2)
+    assert huber(1e-4)(prediction, target, mask).item() / 1e-4 == pytest.approx((0.5 + 5 + 3) / 3, rel=1e-4)
+
+
+@given(mean=numbers, log_scale=st.floats(-3, 3), y=numbers, df=st.floats(0.2, 200))
+def test_student_t_is_the_density_of_scipy(mean, log_scale, y, df):
+    expected = -t(df, mean, np.exp(log_scale)).logpdf(y)
+    assert student_t(df)(*one(mean, log_scale, y)).item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_student_t_with_many_degrees_of_freedom_is_gaussian(dtype):
+    prediction, target, mask = robust_case(ROBUST[2], dtype)
+    prediction[..., 1] = prediction[..., 1].clamp(min=-0.5)
+    expected = gaussian_nll(prediction, target, mask).item()
+    assert student_t(1e6)(prediction, target, mask).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("features", [1, 3])
+def test_student_t_takes_locations_first_and_log_scales_after(features):
+    draw = torch.Generator().manual_seed(0)
+    prediction = torch.randn(4, 2 * features, generator=draw, dtype=torch.float64)
+    target = torch.randn(4, features, generator=draw, dtype=torch.float64)
+    location, scale = prediction[:, :features].numpy(), prediction[:, features:].exp().numpy()
+    expected = -t(3, location, scale).logpdf(target.numpy()).mean()
+    found = student_t(3)(prediction, target, torch.ones(4, features, dtype=torch.bool)).item()
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", ROBUST)
+def test_robust_losses_have_their_gradients(loss):
+    prediction, target, mask = robust_case(loss)
+    assert torch.autograd.gradcheck(lambda p: loss(p, target, mask), prediction.requires_grad_())
+
+
+@pytest.mark.parametrize("hidden", [0.0, 1e30, float("inf"), float("nan")])
+@pytest.mark.parametrize("loss", ROBUST)
+def test_what_is_masked_reaches_no_robust_loss(loss, hidden):
+    results = []
+    for value in (0.5, hidden):
+        prediction, target, mask = robust_case(loss, torch.float32)
+        found = loss(prediction.requires_grad_(), torch.where(mask, target, torch.tensor(value)), mask)
+        results.append((found, torch.autograd.grad(found, prediction)[0]))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+    seen = mask[..., 0]
+    assert (results[1][1][~seen] == 0).all() and (results[1][1][seen] != 0).any(-1).all()
+
+
+@pytest.mark.parametrize("loss", ROBUST)
+def test_robust_losses_of_nothing_are_zero(loss):
+    prediction, target, mask = robust_case(loss)
+    found = loss(prediction.requires_grad_(), target, torch.zeros_like(mask))
+    found.backward()
+    assert found.item() == 0 and (prediction.grad == 0).all()
+
+
+@pytest.mark.parametrize("outlier", [1e3, 1e20, -9.97e36])
+@pytest.mark.parametrize("loss", ROBUST)
+def test_a_wild_value_pulls_no_harder_than_the_loss_allows(loss, outlier):
+    """Fill values such as 1e20 that somebody forgot to mark: finite, in 32 bits too."""
+    prediction = torch.zeros(1, 2 if takes_scale(loss) else 1, requires_grad=True)
+    found = loss(prediction, torch.tensor([[outlier]]), torch.ones(1, 1, dtype=torch.bool))
+    found.backward()
+    assert found.isfinite() and prediction.grad.isfinite().all() and prediction.grad[0, 0].abs() <= 1
+    if takes_scale(loss):
+        df = {ROBUST[2]: 4, ROBUST[3]: 0.5}[loss]
+        assert prediction.grad[0, 0].abs() < 2e-3 * df + 2e-3  # next to no pull on the location
+        assert prediction.grad[0, 1].item() == pytest.approx(-df, rel=1e-4)  # 1 - (ν + 1): the scale would be wider
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_outlier_moves_the_mean_far_and_the_robust_fits_little(seed):
+    """The best constant for 50 values, with and without one of them a thousand deviations off."""
+    clean = torch.randn(50, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    wild = torch.cat([clean[1:], torch.full((1, 1), 1000.0, dtype=torch.float64)])
+
+    def best(loss, values, outputs):
+        constant = torch.zeros(outputs, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([constant], max_iter=200, line_search_fn="strong_wolfe")
+
+        def closure():
+            optimizer.zero_grad()
+            value = loss(constant.expand(50, outputs), values, torch.ones(50, 1, dtype=torch.bool))
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        return constant[0].item()
+
+    moved = {
+        name: abs(best(loss, wild, outputs) - best(loss, clean, outputs))
+        for name, loss, outputs in [("mse", masked_mse, 1), ("huber", huber(), 1), ("t", student_t(), 2)]
+    }
+    assert moved["mse"] == pytest.approx(20, abs=0.1)
+    assert moved["huber"] < 0.1 and moved["t"] < 0.1
+
+
+def holed(seed: int, steps: int = 150) -> tuple[xr.Dataset, np.ndarray]:
+    """The ring of stations with single values, a run and the end of a record missing."""
+    rng = np.random.default_rng(seed)
+    air = np.moveaxis(advection(steps, seed)._y.numpy(), -1, 0)[0].astype(float)
+    hole = rng.random(air.shape) < 0.3
+    hole[20:60, 4] = hole[-30:, 7] = True
+    times = pd.date_range("2000", periods=steps)
+    series = xr.DataArray(np.where(hole, np.nan, air), dims=("time", "station"), coords={"time": times})
+    return series.to_dataset(name="air"), hole
+
+
+@pytest.mark.parametrize("loss", [masked_mse, ROBUST[0], ROBUST[2]])
+def test_gaps_of_a_dataset_reach_the_loss_as_its_mask(loss):
+    """From NaN in xarray to the weights: what stands where nothing was observed changes nothing."""
+    ds, hole = holed(1)
+    results, seen = [], []
+    outputs = 2 if takes_scale(loss) else 1
+
+    def watched(prediction, target, mask):
+        seen.append(int(mask.sum()))
+        assert prediction.isfinite().all()
+        return loss(prediction, target, mask)
+
+    for hidden in (0.0, 1e6, float("nan")):
+        windows = WindowDataset(ds, "air", "air", history=3, horizon=1)
+        assert torch.equal(windows._y_mask[..., 0], torch.from_numpy(~hole))
+        windows._y[~windows._y_mask] = hidden
+        torch.manual_seed(7)
+        options = {"channels": (4, 4, 4), "blocks": 1, "kernel_size": 2, "spatial": "directional", "order": 4}
+        model = STGCN(1, outputs, history=3, horizon=1, **options)
+        run(model, train=windows, validation=windows, epochs=2, loss=watched)
+        results.append(weights(model))
+    assert same(results[0], results[1]) and same(results[0], results[2])
+    assert all(value.isfinite().all() for value in results[0].values())
+    # two epochs, each a pass to learn and one to judge: every observed value of a window counts once in each
+    assert sum(seen) == 3 * 2 * 2 * int((~hole[3:]).sum())
+
+
+@pytest.mark.parametrize("loss", [ROBUST[0], ROBUST[2]])
+def test_robust_losses_learn_from_a_record_with_wild_values_and_squares_do_not(loss):
+    """One value in a hundred is a wrong one. The law is learned nonetheless; the clean record judges."""
+    ds, _ = holed(1, 400)
+    rng = np.random.default_rng(3)
+    spoilt = ds.copy(deep=True)
+    spoilt["air"].values[rng.random(spoilt["air"].shape) < 0.01] = 60.0
+    # The network looks at the clean values and is told the spoilt ones: only the loss is on trial.
+    both = ds.rename(air="seen").assign(told=spoilt["air"])
+    windows = WindowDataset(both, "seen", "told", history=3, horizon=1)
+    error = []
+    for one_loss in (loss, masked_mse):
+        torch.manual_seed(7)
+        options = {"channels": (8, 8, 8), "blocks": 1, "kernel_size": 2, "spatial": "directional", "order": 4}
+        model = STGCN(1, 2 if takes_scale(one_loss) else 1, history=3, horizon=1, **options)
+        run(model, train=windows, validation=None, epochs=15, loss=one_loss)
+        clean = predict(model, VALIDATION, operator=OPERATORS)[..., :1]
+        truth = VALIDATION.batch(range(len(VALIDATION)))
+        error.append(masked_mse(clean, truth.y, truth.y_mask).item())
+    assert error[0] < 0.7 * error[1] and error[0] < 0.8  # of a variance of 1
+
+
 MASK, O = torch.ones(4, 1, dtype=torch.bool), torch.zeros
 
 
@@ -854,6 +1040,21 @@ MASK, O = torch.ones(4, 1, dtype=torch.bool), torch.zeros
         (lambda: pinball_loss([0.5])(O(4, 1), O(4, 2), MASK), ValueError, ["target", "(4, 2)"]),
         (lambda: pinball_loss([0.5])(O(1, 1), O(4, 1), MASK), ValueError, ["(1, 1)", "(4, 1)"]),
         (lambda: pinball_loss([0.5])(O(4, 1), O(4, 1), MASK.int()), TypeError, ["mask", "int32"]),
+        (lambda: huber(0), ValueError, ["delta", "above 0", "0"]),
+        (lambda: huber(-1.0), ValueError, ["delta", "-1.0"]),
+        (lambda: huber(float("nan")), ValueError, ["delta", "nan"]),
+        (lambda: huber("1"), ValueError, ["delta", "'1'"]),
+        (lambda: huber(True), ValueError, ["delta", "True"]),
+        (lambda: huber()(O(4, 2), O(4, 1), MASK), ValueError, ["one shape", "(4, 2)", "(4, 1)"]),
+        (lambda: huber()(O(1, 1), O(4, 1), MASK), ValueError, ["one shape", "(1, 1)"]),
+        (lambda: huber()(O(4, 1), O(4, 1), MASK[:1]), ValueError, ["one shape", "(1, 1)"]),
+        (lambda: huber()(O(4, 1), O(4, 1), MASK.int()), TypeError, ["mask", "bool", "int32"]),
+        (lambda: student_t(0), ValueError, ["df", "above 0", "0"]),
+        (lambda: student_t(float("inf")), ValueError, ["df", "inf"]),
+        (lambda: student_t("4"), ValueError, ["df", "'4'"]),
+        (lambda: student_t()(O(4, 1), O(4, 1), MASK), ValueError, ["prediction", "(4, 2)", "(4, 1)"]),
+        (lambda: student_t()(O(4, 2), O(4, 1), MASK[:1]), TypeError, ["mask", "(4, 1)", "(1, 1)"]),
+        (lambda: student_t()(O(4, 2), O(4, 1), MASK.float()), TypeError, ["mask", "bool", "float32"]),
         (lambda: event_loss(0), ValueError, ["event_weight", "above 0", "0"]),
         (lambda: event_loss(float("nan")), ValueError, ["event_weight", "nan"]),
         (lambda: event_loss(float("inf")), ValueError, ["event_weight", "inf"]),
