@@ -4,8 +4,8 @@ Modules are loaded when they are first used, so that ``import stgcn_lab`` costs 
 A module imports only from floors below it:
 
     0  datasets, graphs, simulate     1  layers, windows, classes, indices, verification
-    2  models, baselines              3  training, regions
-    4  regimes, forecasting           5  events, plots
+    2  models, baselines              3  training, regions, interpolation
+    4  regimes, forecasting           5  imputation, events, plots
 """
 
 from importlib import import_module
@@ -19,7 +19,9 @@ __all__ = [
     "events",
     "forecasting",
     "graphs",
+    "imputation",
     "indices",
+    "interpolation",
     "layers",
     "models",
     "plots",

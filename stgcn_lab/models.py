@@ -1,4 +1,4 @@
-"""Networks: the article's classifier made to run, STGCN and a mesh step for forecasts, ST-GCN for classes.
+"""Networks: the article's classifier, STGCN and a mesh step for forecasts, ST-GCN for classes, three that fill gaps.
 
 All take ``(batch, time, node, feature)`` and a graph operator, except :class:`ArticleSTGCN`, which keeps
 the article's order of axes at its door.
@@ -24,6 +24,7 @@ from .layers import (
     TemporalConv,
     _check_features,
     _check_sizes,
+    _spatial_layer,
     _three_widths,
 )
 
@@ -475,15 +476,15 @@ class _GatedMLP(nn.Module):
         return self.out(F.glu(self.inner(x)))
 
 
-def _check_edges(edges: Operators | None, nodes: int) -> tuple[Tensor, Tensor]:
+def _check_edges(edges: Operators | None, nodes: int, width: int = 3) -> tuple[Tensor, Tensor]:
     if not isinstance(edges, (tuple, list)) or len(edges) != 2 or not all(torch.is_tensor(part) for part in edges):
         raise TypeError(
             f"edges: expected (edge_index, edge_features) as mesh_edges(graph) makes them, found {type(edges).__name__}"
         )
     index, features = edges
-    if index.dtype != torch.long or index.ndim != 2 or index.shape[0] != 2 or features.shape != (index.shape[1], 3):
+    if index.dtype != torch.long or index.ndim != 2 or index.shape[0] != 2 or features.shape != (index.shape[1], width):
         raise ValueError(
-            "edges: expected edge_index (2, edges) torch.int64 and edge_features (edges, 3), "
+            f"edges: expected edge_index (2, edges) torch.int64 and edge_features (edges, {width}), "
             f"found {tuple(index.shape)} {index.dtype} and {tuple(features.shape)}"
         )
     if index.numel() and (index.min() < 0 or index.max() >= nodes):
@@ -543,3 +544,277 @@ class Rollout(nn.Module):
 
     def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
         return rollout(self.step, x, self.horizon, operator)
+
+
+# ---------------------------------------------------------------------------- networks that fill gaps
+
+# What a cell (station, step) tells the networks below: the features that they look at by number.
+SHOWN, RESIDUAL = 1, 4
+
+
+class STGCNImputer(nn.Module):
+    """Fill gaps with convolutions in time and on the graph, looking both ways in time.
+
+    Blocks of a gated convolution in time and ``h + relu(graph convolution of h)``. The kernel of block b skips
+    2^b - 1 steps between those that it reads, so that few blocks reach far: to both sides of a long gap. What
+    comes out is a correction of a first guess, zero before training.
+
+    Args:
+        in_features: F features of a cell, as :mod:`stgcn_lab.imputation` makes them.
+        channels: width of the hidden features.
+        blocks: number of blocks; they reach (k - 1) / 2 (2^blocks - 1) steps to each side.
+        kernel_size: k of the temporal convolutions, odd.
+        spatial: ``"gcn"``, ``"cheb"``, ``"directional"`` or ``"none"``.
+        order: polynomial terms for ``"cheb"`` (3 if not given), sectors for ``"directional"`` (4 if not given).
+
+    Shapes:
+        x (B, T, N, F) of any length T, operator as the spatial layer takes it -> (B, T, N, 2): what to add to the
+        first guess and to the logarithm of its spread.
+
+    Raises:
+        ValueError: for unknown ``spatial``, an even kernel, or shapes that do not fit.
+
+    Source: the blocks of Yu et al. (2018), with the spaced kernels of Wu et al. (2019), Graph WaveNet.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        channels: int = 16,
+        blocks: int = 4,
+        kernel_size: int = 3,
+        spatial: str = "gcn",
+        order: int | None = None,
+    ) -> None:
+        super().__init__()
+        in_features, channels, blocks, kernel_size = _check_sizes(
+            in_features=in_features, channels=channels, blocks=blocks, kernel_size=kernel_size
+        )
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: expected an odd number, so that it has a middle, found {kernel_size}")
+        self.in_features = in_features
+        self.encode = _GatedMLP(in_features, channels, channels)
+        self.time = nn.ModuleList(TemporalConv(channels, channels, kernel_size, causal=False) for _ in range(blocks))
+        self.space = nn.ModuleList(_spatial_layer(spatial, channels, order) for _ in range(blocks))
+        self.out = _correction(channels + in_features, channels)
+
+    def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
+        _check_features(x, self.in_features, "STGCNImputer", series=True, weight=self.out.out.weight)
+        h = self.encode(x)  # (B, T, N, channels)
+        for b, (time, space) in enumerate(zip(self.time, self.space, strict=True)):
+            h = _spaced(time, h, 2**b)
+            h = h + F.relu(space(h) if isinstance(space, nn.Linear) else space(h, operator))
+        return self.out(torch.cat([h, x], dim=-1))
+
+
+def _correction(in_features: int, hidden: int) -> "_GatedMLP":
+    """The last layer of a network that corrects: before training it says zero."""
+    out = _GatedMLP(in_features, hidden, 2)
+    nn.init.zeros_(out.out.weight)
+    nn.init.zeros_(out.out.bias)
+    return out
+
+
+def _spaced(time: nn.Module, x: Tensor, spacing: int) -> Tensor:
+    """The convolution with ``spacing`` steps from one tap to the next: on each of the interleaved series by itself."""
+    batch, steps = x.shape[:2]
+    x = F.pad(x, (0, 0, 0, 0, 0, -steps % spacing))  # zeros up to a multiple, as the convolution pads anyway
+    apart = x.unflatten(1, (-1, spacing)).transpose(1, 2).flatten(0, 1)  # (B spacing, T / spacing, N, C)
+    together = time(apart).unflatten(0, (batch, spacing)).transpose(1, 2).flatten(1, 2)
+    return together[:, :steps]
+
+
+class AttentionImputer(nn.Module):
+    """Fill gaps by weighing what is known: first at the neighbours, then at the station itself, before and after.
+
+    A cell's answer is ``Σ_j a_j v_j`` over the known cells j that it looks at, with
+    ``a_j = exp(s_j) / (1 + Σ_j exp(s_j))``: the scores s_j come from the hidden features of both cells and from
+    where and when j lies, a cell that is not known has weight 0, and the 1 is the right to trust nobody. In space
+    the neighbours at most ``reach`` steps away are asked; in time all steps at the same station. The second round sees
+    what the first one said wherever the station was known, and so how the station differs from its neighbours. What
+    comes out is a correction of a first guess, zero before training.
+
+    Args:
+        in_features: F features of a cell, as :mod:`stgcn_lab.imputation` makes them; the second one is 1 where the
+            cell is known and 0 where it is not.
+        edge_features: number of features of an edge; :func:`mesh_edges` gives 3.
+        channels: width of the hidden features, a multiple of the heads.
+        heads: number of answers that are asked for side by side.
+        reach: how many steps before and after are looked at in space.
+
+    Shapes:
+        x (B, T, N, F) of any length T, edges from :func:`mesh_edges`, or with other features
+        -> (B, T, N, 2): what to add to the first guess and to the logarithm of its spread.
+
+    Raises:
+        TypeError, ValueError: for channels that the heads do not divide, shapes that do not fit, or edges of another
+            kind.
+
+    Source: Vaswani et al. (2017); Veličković et al. (2018) for attention along the edges of a graph.
+    """
+
+    def __init__(
+        self, in_features: int, edge_features: int = 3, channels: int = 16, heads: int = 4, reach: int = 1
+    ) -> None:
+        super().__init__()
+        in_features, edge_features = _check_sizes(in_features=in_features, edge_features=edge_features)
+        channels, heads = _check_sizes(channels=channels, heads=heads)
+        if in_features <= SHOWN:
+            raise ValueError(
+                f"in_features: expected at least 2, the second one telling what is known, found {in_features}"
+            )
+        if channels % heads:
+            raise ValueError(f"channels: expected a multiple of the {heads} heads, found {channels}")
+        self.in_features, self.edge_features, self.heads = in_features, edge_features, heads
+        self.reach = whole_number(reach, "reach", least=0)
+        self.encode = _GatedMLP(in_features, channels, channels)
+        self.ask = nn.ModuleList(nn.Linear(channels, channels) for _ in range(2))  # in space, in time
+        self.offer = nn.ModuleList(nn.Linear(channels, 2 * channels) for _ in range(2))
+        self.where, self.when = _GatedMLP(edge_features + 1, channels, heads), _GatedMLP(3, channels, heads)
+        self.update = _GatedMLP(2 * channels, channels, channels)
+        self.out = _correction(2 * channels + in_features, channels)
+
+    def forward(self, x: Tensor, edges: Operators | None = None) -> Tensor:
+        _check_features(x, self.in_features, "AttentionImputer", series=True, weight=self.out.out.weight)
+        (source, target), features = _check_edges(edges, x.shape[2], self.edge_features)
+        x = x.permute(2, 0, 1, 3)  # (N, B, T, F): to fetch a neighbour is then to copy a row
+        known = x[..., SHOWN] > 0.5
+        h = self.encode(x)
+        h = h + self.update(torch.cat([h, self._in_space(h, known, source, target, features)], dim=-1))
+        y = self.out(torch.cat([h, self._in_time(h, known), x], dim=-1))
+        return y.permute(1, 2, 0, 3)
+
+    def _questions(self, h: Tensor, part: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (N, B, T, heads, channels / heads)."""
+        query = self.ask[part](h).unflatten(-1, (self.heads, -1))
+        key, value = self.offer[part](h).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return query / query.shape[-1] ** 0.5, key, value
+
+    def _in_space(self, h: Tensor, known: Tensor, source: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        query, key, value = self._questions(h, 0)
+        neighbour, edge = _neighbour_table(source, target, len(h))  # (N, K), the number of an edge or -1
+        there = edge >= 0
+        features = F.pad(features, (0, 0, 0, 1))[edge]  # (N, K, edge_features); -1 fetches the row of zeros
+        scores, offers, mask = [], [], []
+        for lag in range(-self.reach, self.reach + 1):
+            key_j, value_j = _shift(key, lag)[neighbour], _shift(value, lag)[neighbour]  # (N, K, B, T, heads, c)
+            bias = self.where(F.pad(features, (0, 1), value=float(lag)))[:, :, None, None]  # (N, K, 1, 1, heads)
+            scores.append((query[:, None] * key_j).sum(-1) + bias)
+            offers.append(value_j)
+            mask.append(_shift(known, lag)[neighbour] & there[:, :, None, None])
+        weights = _known_softmax(torch.cat(scores, 1), torch.cat(mask, 1)[..., None], dim=1)
+        return (weights.unsqueeze(-1) * torch.cat(offers, 1)).sum(1).flatten(-2)
+
+    def _in_time(self, h: Tensor, known: Tensor) -> Tensor:
+        query, key, value = (part.transpose(2, 3) for part in self._questions(h, 1))  # (N, B, heads, T, c)
+        t = torch.arange(h.shape[2], device=h.device)
+        lag = (t - t[:, None]).to(h.dtype)  # (T, T'): positive after
+        # The logarithm tells a week from a month, the sign before from after.
+        bias = self.when(torch.stack([lag / 10, lag.sign(), lag.abs().log1p()], dim=-1)).permute(2, 0, 1)
+        scores = query @ key.transpose(-1, -2) + bias  # (N, B, heads, T, T')
+        weights = _known_softmax(scores, known[:, :, None, None, :], dim=-1)
+        return (weights @ value).transpose(2, 3).flatten(-2)
+
+
+def _known_softmax(scores: Tensor, known: Tensor, dim: int) -> Tensor:
+    """``exp(s) / (1 + Σ exp(s))`` over the known, 0 elsewhere; 0 everywhere if nothing is known."""
+    scores = scores.masked_fill(~known, -torch.inf)
+    highest = scores.detach().amax(dim, keepdim=True).clamp(min=0)  # so that no exponential is too large
+    weights = torch.exp(scores - highest)
+    return weights / (weights.sum(dim, keepdim=True) + torch.exp(-highest))
+
+
+def _shift(x: Tensor, lag: int) -> Tensor:
+    """x(t + lag) at t, zeros beyond the ends; x (N, B, T, ...)."""
+    t = torch.arange(lag, lag + x.shape[2], device=x.device)
+    inside = (t >= 0) & (t < x.shape[2])
+    return x[:, :, t.clamp(0, x.shape[2] - 1)] * inside.view(-1, *[1] * (x.ndim - 3)).to(x.dtype) if lag else x
+
+
+def _neighbour_table(source: Tensor, target: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    """The neighbours of each node side by side (N, K), and the edges they come by; K is the largest number, edge -1
+    says that there is no further one."""
+    order = torch.argsort(target, stable=True)
+    degree = torch.bincount(target, minlength=nodes)
+    first = torch.cumsum(degree, 0) - degree
+    place = torch.arange(len(order), device=order.device) - first[target[order]]
+    edge = order.new_full((nodes, max(1, int(degree.max()))), -1)
+    edge[target[order], place] = order
+    return F.pad(source, (0, 1))[edge], edge
+
+
+class RecurrentImputer(nn.Module):
+    """Fill gaps with a memory that runs through the record, once forwards and once backwards.
+
+    At each step and station the memory h predicts how far the first guess is off, ``r = W h``; what is known takes
+    the place of the prediction; the neighbours' r, known or predicted, and their memories improve it, a graph
+    convolution; and with the improved r the memory moves on, a gated recurrent unit whose maps are graph
+    convolutions. The two directions meet in a small network. What comes out is a correction of a first guess, zero
+    before training.
+
+    Args:
+        in_features: F features of a cell, as :mod:`stgcn_lab.imputation` makes them; the second one is 1 where the
+            cell is known, and the fifth one is how far the first guess would be off there.
+        hidden: width of the memory.
+        spatial: ``"gcn"``, ``"cheb"``, ``"directional"`` or ``"none"``.
+        order: polynomial terms for ``"cheb"`` (3 if not given), sectors for ``"directional"`` (4 if not given).
+
+    Shapes:
+        x (B, T, N, F) of any length T, operator as the spatial layer takes it -> (B, T, N, 2): what to add to the
+        first guess and to the logarithm of its spread.
+
+    Raises:
+        ValueError: for unknown ``spatial``, too few features, or shapes that do not fit.
+
+    Source: Cini, Marisca & Alippi (2022), GRIN. Here it corrects a first guess, and one linear map comes before each
+        graph convolution.
+    """
+
+    def __init__(self, in_features: int, hidden: int = 16, spatial: str = "gcn", order: int | None = None) -> None:
+        super().__init__()
+        in_features, hidden = _check_sizes(in_features=in_features, hidden=hidden)
+        if in_features <= RESIDUAL:
+            raise ValueError(
+                f"in_features: expected at least 5, the fifth one telling how far the guess is off, found {in_features}"
+            )
+        self.in_features = in_features
+        self.directions = nn.ModuleList(_Recurrence(in_features, hidden, spatial, order) for _ in range(2))
+        self.out = _correction(4 * hidden + in_features, 2 * hidden)
+
+    def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
+        _check_features(x, self.in_features, "RecurrentImputer", series=True, weight=self.out.out.weight)
+        forwards, backwards = self.directions
+        seen = [forwards(x, operator), backwards(x.flip(1), operator).flip(1), x]
+        return self.out(torch.cat(seen, dim=-1))
+
+
+class _Recurrence(nn.Module):
+    """One direction: predict, take in what is known, ask the neighbours, remember."""
+
+    def __init__(self, in_features: int, hidden: int, spatial: str, order: int | None) -> None:
+        super().__init__()
+        self.predict, self.improve = nn.Linear(hidden, 1), nn.Linear(2 * hidden, 1)
+        self.ask = nn.Linear(in_features + 1 + hidden, hidden)
+        self.take = nn.Linear(in_features + 1 + hidden, 2 * hidden)
+        self.candidate = nn.Linear(in_features + 1 + hidden, hidden)
+        self.space = nn.ModuleList(_spatial_layer(spatial, width, order) for width in (hidden, 2 * hidden, hidden))
+
+    def forward(self, x: Tensor, operator: Operators | None) -> Tensor:
+        """(B, T, N, F) -> (B, T, N, 2 hidden): at each step the memory of earlier steps, and the neighbours' answer."""
+
+        def spread(part: int, y: Tensor) -> Tensor:
+            space = self.space[part]
+            return y + (space(y) if isinstance(space, nn.Linear) else space(y, operator))
+
+        h = x.new_zeros(x.shape[0], x.shape[2], self.predict.in_features)
+        seen = []
+        for now in x.unbind(1):  # (B, N, F)
+            known, residual = now[..., SHOWN, None] > 0.5, now[..., RESIDUAL, None]
+            r = torch.where(known, residual, self.predict(h))
+            heard = torch.tanh(spread(0, self.ask(torch.cat([r, now, h], dim=-1))))
+            seen.append(torch.cat([h, heard], dim=-1))
+            r = torch.where(known, residual, self.improve(seen[-1]))
+            reset, keep = torch.sigmoid(spread(1, self.take(torch.cat([r, now, h], dim=-1)))).chunk(2, dim=-1)
+            new = torch.tanh(spread(2, self.candidate(torch.cat([r, now, reset * h], dim=-1))))
+            h = keep * h + (1 - keep) * new
+        return torch.stack(seen, dim=1)

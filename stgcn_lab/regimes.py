@@ -11,6 +11,7 @@ the field is judged as a fresh draw from the regime's own climate, N(m_k, C_k). 
 the leading EOFs, where neighbours' errors do not count twice. Everything is fitted by expectation-maximisation.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
@@ -27,14 +28,14 @@ from torch import Tensor, nn
 
 from ._checks import whole_number
 from .baselines import _check_series, _station_coords
-from .graphs import directional_operators
+from .graphs import _unit_vectors, directional_operators
 from .layers import DirectionalGraphConv, TemporalConv
 from .regions import discover_regions
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["Regimes", "choose_num_regimes", "discover_regimes", "discover_regions"]
+__all__ = ["Regimes", "choose_num_regimes", "complete_regimes", "discover_regimes", "discover_regions"]
 
 Array = NDArray[np.float64]
 OPTIONS = ("history", "expert", "sectors", "modes", "duration", "covariance", "weights")
@@ -42,6 +43,9 @@ LEAST_STEPS = 20  # for each regime: fewer can't tell a mean from a covariance
 ITERATIONS = 100
 SEEN_BEFORE = 0.1  # moves of each kind counted beforehand, so that none becomes impossible
 HEAT, COOLING = 0.05, 1.25  # the likelihood is raised to the power min(1, HEAT * COOLING^iteration)
+SETTLED = 0.01  # filled values that change by less than this share of the typical anomaly are settled
+SPREAD_PAIRS = 32  # draws from which the spread of filled values is told
+FIRST_MODES = 20  # EOFs from which regimes of a series with gaps are first guessed
 GATE_ROUNDS, GATE_STEPS, GATE_WINDOW = 4, 30, 512  # gated experts: EM rounds, Adam steps in each, steps of a batch
 
 
@@ -74,6 +78,17 @@ class _Space:
             for j, column in enumerate(columns):
                 inputs[lag:, :, (lag - 1) * len(columns) + j] = column[:-lag]
         return _Record(z, inputs, _since(breaks) >= self.history, breaks)
+
+    def widened(self, part: NDArray[np.bool_], mean: Array) -> "_Space":
+        """The same seen from more stations, of which only ``part`` (N,) counts; mean (N,) of them all."""
+
+        def rows(columns: Array) -> Array:
+            wide = np.zeros((part.size, *columns.shape[1:]))
+            wide[part] = columns
+            return wide
+
+        mean = np.where(part, rows(self.mean), mean)
+        return _Space(mean, rows(self.scale), rows(self.eofs), [rows(c) for c in self.lagged], self.history)
 
 
 def _since(breaks: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -301,10 +316,14 @@ def _fit_experts(
             break
     best = int(reached.argmax())
     # the commonest regime first, so that names don't depend on the start that won
-    order = np.argsort(-probability[best].sum(axis=0), kind="stable")
-    chosen = replace(experts[best], transition=transitions[best])
-    chosen = _Experts(*(getattr(chosen, f.name)[order] for f in fields(_Experts)))
-    return replace(chosen, transition=chosen.transition[:, order])
+    return _ordered(replace(experts[best], transition=transitions[best]), probability[best])[0]
+
+
+def _ordered(experts: _Experts, probability: Array) -> tuple[_Experts, Array]:
+    """Experts, and the probabilities (T, K) of their regimes, the commonest first."""
+    order = np.argsort(-probability.sum(axis=0), kind="stable")
+    experts = _Experts(*(getattr(experts, f.name)[order] for f in fields(_Experts)))
+    return replace(experts, transition=experts.transition[:, order]), probability[:, order]
 
 
 def _space(x: Array, operators: Sequence[Tensor], history: int, modes: int | None, scale: Array, most: int) -> _Space:
@@ -566,9 +585,26 @@ def discover_regimes(
     else:
         gains, error, stability = np.full(len(counts), np.nan), np.full(len(counts), np.nan), float("nan")
     supported, verdict = _judge(counts, gains, error, stability, check)
+    checked = xr.DataArray(gains, dims="num_regimes", coords={"num_regimes": counts}, attrs={"units": "nats per step"})
+    return _described(series, x, model, probability, density, checked, float(stability), supported, verdict)
+
+
+def _described(
+    series: xr.DataArray,
+    x: Array,
+    model: _Model,
+    probability: Array,
+    density: Array,
+    held_out: xr.DataArray,
+    stability: float,
+    supported: bool,
+    verdict: str,
+) -> Regimes:
+    """What a fitted model says of the series, with names and coordinates."""
+    num_regimes, sectors, history = len(model.experts.weights), len(model.operators), model.space.history
     share = np.maximum(probability.sum(axis=0), 1e-9)
     sources = ["self"] + [f"{360 * s / sectors:g}°" for s in range(sectors)]
-    kernel = model.experts.weights.reshape(num_regimes, settings.history, len(sources))
+    kernel = model.experts.weights.reshape(num_regimes, history, len(sources))
     with np.errstate(divide="ignore"):  # a single regime lasts for ever
         mean_duration = 1 / (1 - np.diag(model.experts.transition))
     return Regimes(
@@ -585,17 +621,306 @@ def discover_regimes(
         weights=xr.DataArray(
             kernel,
             dims=("regime", "lag", "source"),
-            coords={"lag": np.arange(1, settings.history + 1), "source": sources},
+            coords={"lag": np.arange(1, history + 1), "source": sources},
         ),
         log_likelihood=float(density.mean()),
-        held_out=xr.DataArray(
-            gains, dims="num_regimes", coords={"num_regimes": counts}, attrs={"units": "nats per step"}
-        ),
-        stability=float(stability),
+        held_out=held_out,
+        stability=stability,
         supported=supported,
         verdict=verdict,
         _model=model,
     )
+
+
+def complete_regimes(
+    series: xr.DataArray,
+    graph: "Data",
+    num_regimes: int,
+    seed: int = 0,
+    *,
+    rounds: int = 15,
+    pairs: int = 2,
+    restarts: int = 5,
+    **options: Any,
+) -> tuple[xr.DataArray, Regimes]:
+    """Fill the gaps of a series and find its regimes, each with the help of the other.
+
+    To know the regime one needs the field, to fill the field one needs to know how it moves. So both are found in
+    turn, from a first filling by kriging: (1) the experts and the regimes of the filled field, as in
+    :func:`discover_regimes`; (2) the missing values that the experts find least surprising,
+    ``min Σ_t Σ_k γ_k(t) r_k(t)ᵀ Σ_k^-1 r_k(t)``, r_k the error of expert k's forecast or, at an onset, the distance
+    from the regime's climate. What is known before, after and around a gap counts in it. Not the one best filling is
+    handed back to step (1) but several, drawn with its uncertainty: experts that take their own guesses for
+    observations would find the weather more regular than it is.
+
+    A station with hardly any values (fewer than 20, or than 2 % of the steps) can't tell how it moves. It takes no
+    part in the turns, is filled by kriging from the completed others, and does not count in the regimes.
+
+    Args:
+        series: (time, station), NaN where missing, in any units; take out the seasonal cycle first. Stations,
+            steps and breaks of the time axis as in :func:`discover_regimes`; a break is not filled across.
+        graph: of the same stations, with ``pos``.
+        num_regimes: K.
+        seed: of the starts and the draws.
+        rounds: number of turns at most; fewer where the filled values settle.
+        pairs: fillings are drawn in pairs that lie opposite each other about the best one; how many.
+        restarts, options: as in :func:`discover_regimes`; the experts are linear. The work grows with the cube of
+            the number of values that are missing at one time, the memory with its square, for each step.
+
+    Returns:
+        The series without gaps, observed values untouched, with a coordinate ``spread`` (time, station): the standard
+        deviation of what was filled, given the regimes, and 0 where observed; and the regimes, not checked on
+        halves, as the filling knows both. Without gaps they are those of :func:`discover_regimes`.
+
+    Raises:
+        TypeError, ValueError: as :func:`discover_regimes`, and for a series without any value, or gated experts.
+
+    Source: Ghahramani & Hinton (2000), doi:10.1162/089976600300015619, for the two turns in switching models; Wei &
+        Tanner (1990), doi:10.1080/01621459.1990.10474930, for expectation over draws.
+    """
+    _check_series(series, "series")
+    if unknown := set(options) - set(OPTIONS):
+        raise TypeError(f"complete_regimes: unknown {sorted(unknown)}, expected some of {list(OPTIONS)}")
+    if options.get("expert", "linear") == "gated":
+        raise ValueError("expert: expected 'linear', found 'gated'; what a network adds can't be solved for the gaps")
+    num_regimes, seed = whole_number(num_regimes, "num_regimes"), whole_number(seed, "seed", least=0)
+    rounds, pairs = whole_number(rounds, "rounds"), whole_number(pairs, "pairs")
+    restarts = whole_number(restarts, "restarts")
+    known = series.notnull().values
+    if not known.any():
+        raise ValueError("series: expected some observed values, found none")
+    first = series.fillna(series.mean()) if not known.all() else series
+    x, breaks, settings = _prepare(first, graph, num_regimes, **options)
+    spread = np.zeros(x.shape)
+    if known.all():
+        found = discover_regimes(series, graph, num_regimes, seed, restarts=restarts, check=False, **options)
+        return series.assign_coords(spread=(series.dims, spread)), found
+    rng = np.random.default_rng(seed)
+    kriging = _first_law(x, known, graph)
+    always = np.ones((len(x), 1))
+    fillings, spread = _refill(x, known, kriging, 0 * always, always, pairs, rng)
+    enough = known.sum(axis=0)
+    part = enough >= min(max(LEAST_STEPS, 0.02 * len(x)), enough.max())
+    if not part.all():
+        inner = graph.subgraph(torch.from_numpy(part))
+        settings = replace(
+            settings, operators=directional_operators(inner, len(settings.operators)), scale=settings.scale[part]
+        )
+    fillings[:, :, part], spread[:, part], model, probability, density = _in_turn(
+        x[:, part], known[:, part], fillings[:, :, part], breaks, settings, num_regimes, rounds, restarts, seed, rng
+    )
+    if not part.all():
+        # Kriging from each completed field; what they differ by adds to the error of kriging itself.
+        others = [_refill(filling, known | part, kriging, 0 * always, always, 0, rng) for filling in fillings]
+        fillings = np.concatenate([filling for filling, _ in others])
+        between = (fillings[1:] - fillings[0]).std(axis=0)
+        spread[:, ~part] = np.hypot(others[0][1], between)[:, ~part]
+        model = replace(model, space=model.space.widened(part, fillings[0].mean(axis=0)))
+    values = np.where(known, series.values, fillings[0].astype(series.dtype))
+    spread[known] = 0
+    filled = series.copy(data=values).assign_coords(spread=(series.dims, spread))
+    nothing = xr.DataArray([np.nan], dims="num_regimes", coords={"num_regimes": [num_regimes]})
+    verdict = "Not checked: the filling knows both halves."
+    return filled, _described(
+        series, values.astype(float), model, probability, density, nothing, float("nan"), False, verdict
+    )
+
+
+def _in_turn(
+    x: Array,
+    known: NDArray[np.bool_],
+    fillings: Array,
+    breaks: NDArray[np.bool_],
+    settings: _Settings,
+    num_regimes: int,
+    rounds: int,
+    restarts: int,
+    seed: int,
+    rng: np.random.Generator,
+) -> tuple[Array, Array, _Model, Array, Array]:
+    """Experts and fillings in turn: fillings (1 + D, T, N), spread, model, probabilities and log density."""
+    if known.all():
+        model = settings.fit(x, breaks, [num_regimes], restarts, seed)[0]
+        probability, _, density = model.smooth(x, breaks)
+        return fillings, np.zeros(x.shape), model, probability, density
+    most = max(1, len(x) // (5 * num_regimes))
+    draw, stations = fillings[-1], x.shape[1]
+    modes = _space(draw, settings.operators, settings.history, settings.modes, settings.scale, most).eofs.shape[1]
+    every = _space(draw, settings.operators, settings.history, stations, settings.scale, stations)
+    space = replace(every, eofs=every.eofs[:, :modes], lagged=[turned[:, :modes] for turned in every.lagged])
+    # Where most is filled, the errors of kriging look like regimes: at first few EOFs, and one covariance for all.
+    kind = "spherical" if settings.covariance == "spherical" else "shared"
+    start = replace(settings, covariance=kind, modes=min(settings.modes or FIRST_MODES, FIRST_MODES, most))
+    model = start.fit(fillings[0], breaks, [num_regimes], restarts, seed)[0]
+    probability, goes, _ = model.smooth(fillings[0], breaks)
+    experts: _Experts | None = None
+    transition = model.experts.transition
+    complete = _since(breaks) >= settings.history
+    if not settings.history:
+        goes = probability  # without dynamics every step tells of the experts
+    typical, draws = fillings[0].std(), len(fillings) - 1
+    for _ in range(rounds):
+        records = [every.project(filling, breaks) for filling in fillings[1:]]
+        z, inputs = np.concatenate([r.z for r in records]), np.concatenate([r.inputs for r in records])
+        moments = [inputs[:, :modes].reshape(len(z), -1), z[:, :modes], np.ones((len(z), 1))]
+        gamma, going = (np.tile(p, (draws, 1)) / draws for p in (probability, goes))
+        experts = _maximise(
+            np.concatenate(moments, axis=1), modes, gamma, going, transition, experts, settings.covariance
+        )
+        # Directions beyond the leading EOFs: one variance each, the same in all regimes.
+        beyond = z[:, modes:, None] - inputs[:, modes:] @ experts.weights.T
+        least = 1e-6 * z.var(axis=0).sum()
+        error = np.einsum("tmk,tk->m", beyond**2, going) / (going.sum() + 1e-9) + least
+        climate = (z[:, modes:] ** 2).mean(axis=0) + least
+        law = _law(every, experts, error, climate, settings.operators)
+        before = fillings[0]
+        fillings, _ = _refill(x - every.mean, known, law, goes, probability - goes, draws // 2, rng)
+        fillings += every.mean
+        densities = [experts.densities(space.project(filling, breaks)) for filling in fillings[1:]]
+        goes_on, begins = (np.stack(d) for d in zip(*densities, strict=True))
+        chains = forward_backward(goes_on, begins, np.stack([transition] * draws), breaks)
+        probability, goes, count, density = (each.mean(axis=0) for each in chains)
+        goes = goes * complete[:, None] if settings.history else probability
+        count += SEEN_BEFORE
+        transition = count / count.sum(axis=1, keepdims=True)
+        if np.sqrt(((fillings[0] - before)[~known] ** 2).mean()) < SETTLED * typical:
+            break
+    assert experts is not None  # there was at least one round
+    fillings, spread = _refill(x - every.mean, known, law, goes, probability - goes, SPREAD_PAIRS, rng)
+    fillings += every.mean
+    experts, probability = _ordered(replace(experts, transition=transition), probability)
+    return fillings[: 1 + draws], spread, _Model(space, experts, settings.operators), probability, density
+
+
+@dataclass(frozen=True)
+class _Law:
+    """Experts in the space of the stations: what a filling has to obey. Every array begins with the regime."""
+
+    steps: Array  # (K, 1 + H, N, N) so that the error is Σ_h steps_h x(t - h) - constant
+    constant: Array  # (K, N)
+    precision: Array  # (K, N, N) of the errors
+    mean: Array  # (K, N)
+    fresh: Array  # (K, N, N) precision of the fields at an onset
+
+
+def _law(space: _Space, experts: _Experts, error: Array, climate: Array, operators: Sequence[Tensor]) -> _Law:
+    stations, modes = space.mean.size, experts.constant.shape[1]
+    leading, beyond = space.eofs[:, :modes], space.eofs[:, modes:]
+    outside = np.eye(stations) - space.eofs @ space.eofs.T  # directions in which nothing varies
+
+    def precision(covariance: Array, variances: Array) -> Array:
+        rest = (beyond / variances) @ beyond.T + outside / (1e-6 * np.trace(covariance.mean(axis=0)))
+        return (leading @ np.linalg.inv(covariance) @ leading.T + rest) * space.scale[:, None] * space.scale
+
+    maps = np.stack([np.eye(stations)] + [operator.to_dense().double().numpy() for operator in operators])
+    lags = np.einsum("khs,smn->khmn", experts.weights.reshape(len(experts.weights), space.history, len(maps)), maps)
+    return _Law(
+        np.concatenate([np.broadcast_to(maps[0], (len(lags), 1, stations, stations)), -lags], axis=1),
+        experts.constant @ leading.T / space.scale,
+        precision(experts.error, error),
+        experts.mean @ leading.T / space.scale,
+        precision(experts.climate, climate),
+    )
+
+
+def _first_law(x: Array, known: NDArray[np.bool_], graph: "Data") -> _Law:
+    """Kriging: a correlation a·exp(-(d/L)^p) fitted to pairs of stations, no memory; d is the chord.
+
+    A station's mean and variance count as much as its values, those of all stations as ten further values.
+    """
+    count, shown = known.sum(axis=0), np.where(known, x, 0)
+    mean = (shown.sum(axis=0) + 10 * shown.sum() / count.sum()) / (count + 10)
+    y = np.where(known, x - mean, 0)
+    square = (y**2).sum(axis=0)
+    size = np.sqrt((square + 10 * square.sum() / count.sum()) / (count + 10))
+    both = known.T.astype(float) @ known
+    product = (y / size).T @ (y / size)
+    lon, lat = graph.pos.numpy().astype(np.float64).T
+    # Straight through the earth: along its surface not every such function is a correlation.
+    places = _unit_vectors(lat, lon)
+    distance = np.linalg.norm(places[:, None] - places, axis=-1)
+    pairs = both * ~np.eye(len(lat), dtype=bool)
+    product *= pairs > 0
+    best, correlation = np.inf, np.eye(len(lat))
+    lengths = max(distance.max(), 1e-6) * np.geomspace(0.02, 20, 40)
+    for power, length in itertools.product((1.0, 1.5, 2.0), lengths.tolist()):
+        shape = np.exp(-((distance / length) ** power))
+        height = np.clip((shape * product).sum() / max((pairs * shape**2).sum(), 1e-9), 0, 0.99)
+        misfit = (pairs * (height * shape) ** 2 - 2 * height * shape * product).sum()
+        if misfit < best:
+            best, correlation = misfit, height * shape + (1 - height) * np.eye(len(lat))
+    precision = np.linalg.inv(correlation * np.outer(size, size))[None].astype(np.float64)
+    return _Law(np.eye(len(lat))[None, None], mean[None], precision, mean[None], precision)
+
+
+def _refill(
+    x: Array, known: NDArray[np.bool_], law: _Law, goes: Array, fresh: Array, pairs: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """The least surprising values of the gaps, and draws about them: (1 + 2 pairs, T, N); spread (T, N).
+
+    The surprise is a quadratic in the missing values, and couples each step only with the H steps before: block
+    Cholesky from the first step to the last, substitution back. The variance is that of a step given all later
+    ones, which is exact, and that of what the draws make of the later ones.
+    """
+    history, steps = law.steps.shape[1] - 1, range(len(x))
+    ahead = np.zeros((*goes.shape, history + 1))  # (t, k, h): weight of the error at t + h
+    for h in range(history + 1):
+        ahead[: len(x) - h, :, h] = goes[h:]
+    weighted, turned = law.precision[:, None] @ law.steps, law.steps.swapaxes(-1, -2)
+    blocks, shares = [], []
+    for j in range(history + 1):  # x(t) and x(t - j) meet in the errors at t + h, h = 0 ... H - j
+        blocks.append((turned[:, : history + 1 - j] @ weighted[:, j:]).reshape(-1, *law.precision.shape[1:]))
+        shares.append(ahead[:, :, : history + 1 - j].reshape(len(x), -1))
+    blocks[0], shares[0] = np.concatenate([blocks[0], law.fresh]), np.concatenate([shares[0], fresh], axis=1)
+    right = np.einsum("tkh,khnm,kn->tm", ahead, weighted, law.constant, optimize=True)
+    right += np.einsum("tk,kmn,kn->tm", fresh, law.fresh, law.mean, optimize=True)
+    gaps = [np.flatnonzero(~row) for row in known]
+    shown = np.where(known, x, 0)
+
+    roots: list[list[Array]] = []  # roots[t][j]: the block (t, t - j) of the Cholesky factor
+    for t in steps:
+        row = []
+        for j in range(min(t, history) + 1):
+            block = np.zeros(law.precision.shape[1:])
+            if gaps[t].size or gaps[t - j].size:
+                use = shares[j][t] > 1e-6
+                block = np.tensordot(shares[j][t, use], blocks[j][use], 1)
+                right[t] -= block @ shown[t - j]
+                if j:
+                    right[t - j] -= block.T @ shown[t]
+            row.append(block[np.ix_(gaps[t], gaps[t - j])])
+        for j in range(len(row) - 1, 0, -1):
+            for i in range(j + 1, len(row)):
+                row[j] -= row[i] @ roots[t - j][i - j].T
+            row[j] = _substitute(roots[t - j][0], row[j].T).T
+        for block in row[1:]:
+            row[0] -= block @ block.T
+        roots.append([np.linalg.cholesky(row[0]).astype(np.float64, copy=False), *row[1:]])
+    half: list[Array] = []
+    for t in steps:
+        rest = right[t, gaps[t]]
+        for j in range(1, len(roots[t])):
+            rest -= roots[t][j] @ half[t - j]
+        half.append(_substitute(roots[t][0], rest))
+
+    fillings, spread = np.repeat(shown[None], 1 + 2 * pairs, axis=0), np.zeros(x.shape)
+    for t in reversed(steps):
+        size = gaps[t].size
+        noise = rng.standard_normal((size, pairs))
+        rest = np.repeat(half[t][:, None], 1 + 2 * pairs, axis=1)
+        for j in range(1, min(history, len(x) - 1 - t) + 1):
+            rest -= roots[t + j][j].T @ fillings[:, t + j, gaps[t + j]].T
+        given = _substitute(roots[t][0], rest, trans=1).T  # the best, given what has been drawn for later steps
+        inverse = _substitute(roots[t][0], np.eye(size))
+        variance = (inverse**2).sum(axis=0) + ((given[1:] - given[0]) ** 2).sum(axis=0) / max(2 * pairs, 1)
+        spread[t, gaps[t]] = np.sqrt(variance)
+        given[1:] += np.concatenate([noise, -noise], axis=1).T @ inverse
+        fillings[:, t, gaps[t]] = given
+    return fillings, spread
+
+
+def _substitute(root: Array, right: Array, trans: int = 0) -> Array:
+    return solve_triangular(root, right, lower=True, trans=trans, check_finite=False) if right.size else right
 
 
 def choose_num_regimes(

@@ -11,13 +11,19 @@ from torch.nn import functional as F
 from torch_geometric.nn import GCNConv
 
 from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph, knn_graph, radius_graph, scaled_laplacian
+from stgcn_lab.layers import TemporalConv
 from stgcn_lab.models import (
     STGCN,
     ArticleSTGCN,
+    AttentionImputer,
     LinearSkip,
     MeshStep,
+    RecurrentImputer,
     Rollout,
     STGCNClassifier,
+    STGCNImputer,
+    _known_softmax,
+    _spaced,
     mesh_edges,
     rollout,
 )
@@ -977,3 +983,334 @@ def test_training_through_the_rollout_trains_the_step():
     one, _ = carried_windows(300, 1)
     assert evaluate(step, one, operator=edges) < 1 / 8 + 0.1  # the step that was wrapped has learned it
     assert predict(model, windows, operator=edges).shape == (len(windows), 3, 8, 1)
+
+
+# ---------------------------------------------------------------------------- networks that fill gaps
+
+
+IMPUTERS = {
+    "stgcn": (lambda **options: STGCNImputer(7, channels=8, blocks=3, **options), gcn_operator),
+    "stgcn, directional": (lambda: STGCNImputer(7, channels=8, blocks=2, spatial="directional"), directional_operators),
+    "stgcn, no graph": (lambda: STGCNImputer(7, channels=8, blocks=2, spatial="none"), lambda graph: None),
+    "attention": (lambda: AttentionImputer(7, 3, channels=8, heads=2, reach=1), mesh_edges),
+    "attention at one time": (lambda: AttentionImputer(7, channels=8, heads=4, reach=0), mesh_edges),
+    "grin": (lambda: RecurrentImputer(7, hidden=6), gcn_operator),
+    "grin, directional": (lambda: RecurrentImputer(7, hidden=6, spatial="directional"), directional_operators),
+}
+each_imputer = pytest.mark.parametrize("kind", IMPUTERS)
+
+
+def imputer(kind: str) -> nn.Module:
+    """With a last layer that says something: as made, all of them say zero."""
+    torch.manual_seed(0)
+    model = randomise(IMPUTERS[kind][0]())
+    nn.init.normal_(model.out.out.weight, std=0.3)
+    return model
+
+
+def cells(nodes=12, steps=9, batch=3, share=0.5, seed=0) -> torch.Tensor:
+    """What the harness gives: value, shown, first guess, its spread, residual, season."""
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn((batch, steps, nodes, 7), generator=rng)
+    shown = torch.rand((batch, steps, nodes), generator=rng) < share
+    x[..., 1] = shown.float()
+    x[..., [0, 4]] *= shown[..., None]
+    return x
+
+
+def moved(model, x, changed, operator) -> torch.Tensor:
+    """(B, T, N), where the answer differs."""
+    return (model(changed, operator) - model(x, operator)).abs().amax(-1) > 1e-5
+
+
+@each_imputer
+@pytest.mark.parametrize("steps", [1, 2, 7, 20])
+def test_imputers_take_any_length_and_begin_as_the_first_guess(graph, kind, steps):
+    operator, x = IMPUTERS[kind][1](graph), cells(steps=steps)
+    fresh = IMPUTERS[kind][0]()
+    assert torch.equal(fresh(x, operator), torch.zeros(3, steps, 12, 2))
+    y = imputer(kind)(x, operator)
+    assert y.shape == (3, steps, 12, 2) and y.abs().min() > 0
+
+
+@each_imputer
+def test_imputers_follow_a_permutation_of_the_stations(places, kind):
+    lat, lon = places
+    order = np.random.default_rng(3).permutation(12)
+    a, b = (IMPUTERS[kind][1](knn_graph(lat[o], lon[o], 3)) for o in (np.arange(12), order))
+    model, x = imputer(kind), cells()
+    torch.testing.assert_close(model(x[:, :, order], b), model(x, a)[:, :, order], atol=1e-5, rtol=1e-4)
+
+
+@each_imputer
+def test_imputers_move_to_another_region_and_samples_do_not_mix(kind):
+    operator = IMPUTERS[kind][1](knn_graph(*np.random.default_rng(0).uniform(0, 9, (2, 40)), 4))
+    model, x = imputer(kind), cells(nodes=40)
+    together = model(x, operator)
+    assert together.shape == (3, 9, 40, 2)
+    for b in range(3):
+        torch.testing.assert_close(model(x[b : b + 1], operator)[0], together[b], atol=1e-5, rtol=1e-4)
+
+
+@each_imputer
+def test_every_weight_of_an_imputer_learns_whatever_is_known(graph, kind):
+    operator = IMPUTERS[kind][1](graph)
+    for share in (0.5, 0.0, 1.0):
+        model = imputer(kind)
+        y = model(cells(share=share), operator)
+        assert y.isfinite().all()
+        y.square().sum().backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        assert all(g.isfinite().all() for g in gradients)
+        if share == 0.5:
+            assert len(gradients) == len(list(model.parameters()))
+            assert all(g.abs().max() > 0 for g in gradients)
+
+
+@each_imputer
+def test_imputers_look_at_neighbours_and_both_ways_in_time(graph, kind):
+    model, operator, x = imputer(kind), IMPUTERS[kind][1](graph), cells(share=1.0)
+    changed = x.clone()
+    changed[:, 4, 5, [0, 2, 4]] += 3
+    where = moved(model, x, changed, operator).any(0)  # (T, N)
+    assert where[3, 5] and where[5, 5]
+    neighbours = graph.edge_index[1, graph.edge_index[0] == 5]
+    assert where[4, neighbours].all() == (kind != "stgcn, no graph")
+
+
+@each_imputer
+def test_imputers_serve_a_graph_without_edges_and_a_single_station(kind):
+    graph = knn_graph([0.0, 0.0], [0.0, 9.0], 1)
+    graph.edge_index, graph.edge_weight = graph.edge_index[:, :0], graph.edge_weight[:0]
+    assert imputer(kind)(cells(nodes=2), IMPUTERS[kind][1](graph)).isfinite().all()
+    graph.num_nodes, graph.pos = 1, graph.pos[:1]
+    assert imputer(kind)(cells(nodes=1), IMPUTERS[kind][1](graph)).isfinite().all()
+
+
+@each_imputer
+def test_imputers_learn_that_a_station_stays_off_its_neighbours(graph, kind):
+    """Each station is off by a number of its own that lasts; in a gap it can be had from before and after alone."""
+    torch.manual_seed(1)
+    rng = torch.Generator().manual_seed(0)
+    operator, model = IMPUTERS[kind][1](graph), IMPUTERS[kind][0]()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+
+    def sample():
+        off = torch.randn((16, 1, 12), generator=rng).expand(-1, 12, -1)
+        shown = torch.ones(16, 12, 12, dtype=torch.bool)
+        shown[:, 4:8] = torch.rand((16, 1, 12), generator=rng) < 0.5
+        x = torch.zeros(16, 12, 12, 7)
+        x[..., 1] = shown.float()
+        x[..., 0] = x[..., 2] = x[..., 4] = off * shown  # the first guess is 0
+        return x, off, ~shown
+
+    for _ in range(100):
+        x, off, hidden = sample()
+        optimizer.zero_grad()
+        (model(x, operator)[..., 0] - off)[hidden].square().mean().backward()
+        optimizer.step()
+    x, off, hidden = sample()
+    assert (model(x, operator)[..., 0] - off)[hidden].square().mean() < 0.3 * off[hidden].square().mean()
+
+
+@pytest.mark.parametrize(("blocks", "kernel"), [(1, 3), (2, 3), (3, 3), (2, 5)])
+def test_each_block_of_the_stgcn_imputer_reaches_twice_as_far(blocks, kernel):
+    model = randomise(STGCNImputer(7, 8, blocks, kernel, spatial="none")).double()
+    nn.init.normal_(model.out.out.weight)
+    x = torch.randn(1, 41, 1, 7).double()
+    changed = x.clone()
+    changed[:, 20] += 3
+    where = ((model(changed) - model(x)).abs().amax((0, 2, 3)) > 1e-12).nonzero().flatten()
+    reach = (kernel - 1) // 2 * (2**blocks - 1)
+    assert (int(where.min()), int(where.max())) == (20 - reach, 20 + reach)
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 3, 8])
+@pytest.mark.parametrize("steps", [1, 7, 16])
+def test_spaced_convolution_equals_pytorchs_dilation(spacing, steps):
+    layer, x = TemporalConv(3, 3, 3, gated=False, causal=False), torch.randn(2, steps, 4, 3)
+    expected = F.conv2d(
+        x.permute(0, 3, 1, 2), layer.conv.weight, layer.conv.bias, padding=(spacing, 0), dilation=(spacing, 1)
+    ).permute(0, 2, 3, 1)
+    torch.testing.assert_close(_spaced(layer, x, spacing), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["attention", "attention at one time"])
+def test_attention_gives_no_weight_to_what_is_not_known(graph, kind):
+    """Whatever stands in a cell that is not known, no other cell hears of it."""
+    model, edges, x = imputer(kind), mesh_edges(graph), cells()
+    x[:, 4, 5, 1] = 0.0
+    changed = x.clone()
+    changed[:, 4, 5, [0, 2, 3, 4, 5, 6]] = 1e6
+    assert torch.equal(moved(model, x, changed, edges).any(0).nonzero(), torch.tensor([[4, 5]]))
+    x[..., 1] = changed[..., 1] = 0.0  # nothing is known at all
+    assert torch.equal(moved(model, x, changed, edges).any(0).nonzero(), torch.tensor([[4, 5]]))
+
+
+@pytest.mark.parametrize("reach", [0, 1, 2])
+def test_attention_reaches_so_many_steps_in_space_and_all_steps_in_time(directed, reach):
+    model = randomise(AttentionImputer(7, channels=8, heads=2, reach=reach))
+    nn.init.normal_(model.out.out.weight)
+    x = cells(nodes=7, share=1.0)
+    changed = x.clone()
+    changed[:, 4, 5, [0, 2, 4]] += 3  # node 5 sends to node 4 alone
+    for part in (model.offer[1],):
+        nn.init.zeros_(part.weight)  # in time nobody offers anything
+        nn.init.zeros_(part.bias)
+    where = moved(model, x, changed, mesh_edges(directed)).any(0)
+    assert where.nonzero().tolist() == sorted([[4, 5]] + [[4 + lag, 4] for lag in range(-reach, reach + 1)])
+    nn.init.normal_(model.offer[1].weight)
+    assert moved(model, x, changed, mesh_edges(directed)).any(0)[:, [4, 5]].all()
+
+
+def test_attention_weights_are_those_of_the_equation():
+    scores = torch.randn(2, 5, 3) * 50
+    known = torch.rand(2, 5, 3) < 0.5
+    known[0, :, 0] = False
+    weights = _known_softmax(scores, known, dim=1)
+    e = torch.exp(scores.double()) * known
+    torch.testing.assert_close(weights.double(), e / (1 + e.sum(1, keepdim=True)), atol=1e-6, rtol=1e-5)
+    assert (weights[~known] == 0).all() and (weights[0, :, 0] == 0).all()
+
+
+def attention_by_loops(model: AttentionImputer, x: np.ndarray, edges) -> np.ndarray:
+    """(T, N, F) -> (T, N, 2), one cell, one neighbour and one head after the other, in NumPy."""
+    w = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
+    (steps, nodes, _), c = x.shape, model.ask[0].out_features
+    d = c // model.heads
+
+    def mlp(name, *inputs):
+        p, q = np.split(w[f"{name}.inner.weight"] @ np.concatenate(inputs) + w[f"{name}.inner.bias"], 2)
+        return w[f"{name}.out.weight"] @ (p / (1 + np.exp(-q))) + w[f"{name}.out.bias"]
+
+    def answer(part, h, i, offers):
+        """offers: pairs of the hidden features of a known cell and the bias of its scores."""
+        ask = w[f"ask.{part}.weight"] @ h[i] + w[f"ask.{part}.bias"]
+        top, bottom = np.zeros(c), np.ones(c)
+        for other, bias in offers:
+            key, value = np.split(w[f"offer.{part}.weight"] @ other + w[f"offer.{part}.bias"], 2)
+            for k in range(model.heads):
+                at = slice(k * d, (k + 1) * d)
+                weight = np.exp(ask[at] @ key[at] / d**0.5 + bias[k])
+                top[at] += weight * value[at]
+                bottom[at] += weight
+        return top / bottom
+
+    index, features = (part.numpy() for part in edges)
+    known = x[..., 1] > 0.5
+    h = np.array([[mlp("encode", x[t, i]) for i in range(nodes)] for t in range(steps)])
+    after = h.copy()
+    for t, i in np.ndindex(steps, nodes):
+        near = [s for s in range(t - model.reach, t + model.reach + 1) if 0 <= s < steps]
+        offers = [
+            (h[s, j], mlp("where", features[k], [s - t]))
+            for k, j in enumerate(index[0]) if index[1, k] == i for s in near if known[s, j]
+        ]  # fmt: skip
+        after[t, i] += mlp("update", h[t, i], answer(0, h, (t, i), offers))
+    y = np.zeros((steps, nodes, 2))
+    for t, i in np.ndindex(steps, nodes):
+        lags = [(s, s - t) for s in range(steps) if known[s, i]]
+        offers = [(after[s, i], mlp("when", [g / 10, np.sign(g), np.log1p(abs(g))])) for s, g in lags]
+        y[t, i] = mlp("out", after[t, i], answer(1, after, (t, i), offers), x[t, i])
+    return y
+
+
+@pytest.mark.parametrize("reach", [0, 1])
+def test_attention_imputer_equals_its_recomputation_cell_by_cell(directed, reach):
+    model = randomise(AttentionImputer(7, channels=8, heads=2, reach=reach))
+    nn.init.normal_(model.out.out.weight)
+    x, edges = cells(nodes=7, steps=5, batch=1), mesh_edges(directed)
+    expected = attention_by_loops(model, x[0].double().numpy(), edges)
+    np.testing.assert_allclose(model(x, edges)[0].detach().numpy(), expected, atol=1e-4, rtol=1e-3)
+
+
+def grin_by_numpy(part: nn.Module, x: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """One direction over (T, N, F) -> (T, N, 2 hidden)."""
+    w = {name: p.detach().double().numpy() for name, p in part.named_parameters()}
+
+    def linear(name, y):
+        return y @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def spread(k, y):
+        return y + a @ y @ w[f"space.{k}.weight"] + w[f"space.{k}.bias"]
+
+    def sigmoid(y):
+        return 1 / (1 + np.exp(-y))
+
+    hidden = part.predict.in_features
+    h, seen = np.zeros((x.shape[1], hidden)), []
+    for now in x:
+        known, residual = now[:, 1:2] == 1, now[:, 4:5]
+        r = np.where(known, residual, linear("predict", h))
+        heard = np.tanh(spread(0, linear("ask", np.hstack([r, now, h]))))
+        seen.append(np.hstack([h, heard]))
+        r = np.where(known, residual, linear("improve", seen[-1]))
+        gates = sigmoid(spread(1, linear("take", np.hstack([r, now, h]))))
+        reset, keep = gates[:, :hidden], gates[:, hidden:]
+        new = np.tanh(spread(2, linear("candidate", np.hstack([r, now, reset * h]))))
+        h = keep * h + (1 - keep) * new
+    return np.array(seen)
+
+
+def test_grin_equals_its_recomputation_in_numpy(graph):
+    model, x, a = imputer("grin"), cells(batch=1), gcn_operator(graph)
+    y, dense = x[0].double().numpy(), a.double().numpy()
+    for part in model.directions:
+        expected = grin_by_numpy(part, y, dense)
+        np.testing.assert_allclose(part(x, a)[0].detach().numpy(), expected, atol=1e-5)
+    both = [grin_by_numpy(model.directions[0], y, dense), grin_by_numpy(model.directions[1], y[::-1], dense)[::-1], y]
+    expected = model.out(torch.from_numpy(np.concatenate(both, axis=-1)).float())
+    torch.testing.assert_close(model(x, a)[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_grin_predicts_a_step_before_it_sees_it(graph):
+    """The memory that a step starts from knows nothing of the step itself, only the neighbours' answer does."""
+    model, operator, x = imputer("grin"), gcn_operator(graph), cells(share=1.0)
+    changed = x.clone()
+    changed[:, 4, 5, [0, 2, 4]] += 3
+    forwards = model.directions[0]
+    memory = (forwards(changed, operator) - forwards(x, operator))[..., :6].abs().amax((0, 2, 3)) > 1e-6
+    assert memory.tolist() == [False] * 5 + [True] * 4
+
+
+@each_imputer
+@pytest.mark.parametrize(
+    ("change", "error", "parts"),
+    [
+        (lambda x: x.numpy(), TypeError, ["x", "torch tensor", "ndarray"]),
+        (lambda x: x[0], ValueError, ["x", "(batch, time, node, feature)", "(9, 12, 7)"]),
+        (lambda x: x[..., :5], ValueError, ["x", "7 features", "(3, 9, 12, 5)"]),
+        (lambda x: x.double(), TypeError, ["x", "torch.float32", "torch.float64"]),
+    ],
+)
+def test_imputers_refuse_what_does_not_fit(graph, kind, change, error, parts):
+    with pytest.raises(error) as raised:
+        IMPUTERS[kind][0]()(change(cells()), IMPUTERS[kind][1](graph))
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda g, x: STGCNImputer(7)(x[:, :, :6], gcn_operator(g)), ValueError, ["x", "12 nodes", "6"]),
+        (lambda g, x: STGCNImputer(7)(x), TypeError, ["operator", "NoneType"]),
+        (lambda g, x: AttentionImputer(7)(x), TypeError, ["edges", "mesh_edges", "NoneType"]),
+        (lambda g, x: AttentionImputer(7)(x[:, :, :6], mesh_edges(g)), ValueError, ["edges", "0 to 5", "11"]),
+        (lambda g, x: AttentionImputer(7, 5)(x, mesh_edges(g)), ValueError, ["edges", "(edges, 5)", ", 3)"]),
+        (lambda g, x: RecurrentImputer(7)(x[:, :, :6], gcn_operator(g)), ValueError, ["x", "12 nodes", "6"]),
+        (lambda g, x: STGCNImputer(0), ValueError, ["in_features", "0"]),
+        (lambda g, x: STGCNImputer(7, kernel_size=4), ValueError, ["kernel_size", "odd", "4"]),
+        (lambda g, x: STGCNImputer(7, blocks=0), ValueError, ["blocks", "0"]),
+        (lambda g, x: STGCNImputer(7, spatial="mean"), ValueError, ["spatial", "gcn", "mean"]),
+        (lambda g, x: AttentionImputer(1), ValueError, ["in_features", "at least 2", "1"]),
+        (lambda g, x: AttentionImputer(7, channels=9, heads=2), ValueError, ["channels", "multiple of the 2", "9"]),
+        (lambda g, x: AttentionImputer(7, reach=-1), ValueError, ["reach", "-1"]),
+        (lambda g, x: RecurrentImputer(4), ValueError, ["in_features", "at least 5", "4"]),
+        (lambda g, x: RecurrentImputer(7, hidden=2.5), ValueError, ["hidden", "2.5"]),
+        (lambda g, x: RecurrentImputer(7, spatial="mean"), ValueError, ["spatial", "gcn", "mean"]),
+    ],
+)
+def test_imputers_refuse_settings_and_graphs_that_do_not_fit(graph, call, error, parts):
+    with pytest.raises(error) as raised:
+        call(graph, cells())
+    assert all(part in str(raised.value) for part in parts), str(raised.value)

@@ -21,12 +21,15 @@ from stgcn_lab.regimes import (
     SEEN_BEFORE,
     GatedExpert,
     _Experts,
+    _Law,
     _maximise,
+    _refill,
     choose_num_regimes,
+    complete_regimes,
     discover_regimes,
     forward_backward,
 )
-from stgcn_lab.simulate import mean_pattern_regimes, phase_randomised, travelling_regimes
+from stgcn_lab.simulate import mean_pattern_regimes, phase_randomised, travelling_regimes, withhold
 
 
 def neighbours(series: xr.DataArray) -> Data:
@@ -688,3 +691,186 @@ def test_memory_grows_with_stations_times_steps():
     base = peak(50, 1000)
     assert peak(50, 2000) < 2.3 * base  # twice the steps, about twice the memory
     assert peak(100, 1000) < 2.3 * base  # and never more than that for twice the stations
+
+
+# ---------------------------------------------------------------------------- filling and finding in turn
+
+
+def fill(series, graph, num_regimes=3, **options):
+    return complete_regimes(series, graph, num_regimes, **{"restarts": 2, "rounds": 3} | options)
+
+
+@pytest.fixture(scope="module")
+def gappy(planted):
+    """Half of the planted series withheld in blocks: the truth, the series with gaps, what was made of it."""
+    gaps = withhold(planted[0], 0.5, "blocks", length=(10, 40), seed=3)
+    return planted[0], gaps, *fill(gaps, planted[4], rounds=8)
+
+
+@pytest.mark.parametrize("history", [0, 1, 2, 3])
+def test_a_filling_is_the_minimum_of_its_quadratic(rng, history):
+    steps, stations, regimes = 9, 3, 2
+    known = rng.random((steps, stations)) < 0.4
+    known[4], known[6] = True, False
+    x = np.where(known, rng.standard_normal(known.shape), np.nan)
+    lags = 0.4 * rng.standard_normal((regimes, history, stations, stations))
+    maps = np.concatenate([np.broadcast_to(np.eye(stations), (regimes, 1, stations, stations)), -lags], axis=1)
+    root = rng.standard_normal((2, regimes, stations, stations))
+    precision, fresh = root @ root.swapaxes(-1, -2) + 0.1 * np.eye(stations)
+    law = _Law(maps, *rng.standard_normal((1, regimes, stations)), precision, *rng.standard_normal((1, 2, 3)), fresh)
+    gamma, goes = rng.dirichlet(np.ones(regimes), steps), rng.random((steps, regimes))
+    goes[:history] = goes[5 : 5 + history] = 0  # after a break there is no past
+    goes *= gamma
+    fillings, spread = _refill(x, known, law, goes, gamma - goes, 400, rng)
+    # The same as one large system of normal equations.
+    quadratic, right = np.zeros((27, 27)), np.zeros(27)
+    for t, k in itertools.product(range(steps), range(regimes)):
+        terms = [(gamma[t, k] - goes[t, k], law.fresh[k], law.mean[k], [np.eye(3)])]
+        if goes[t, k]:
+            terms.append((goes[t, k], law.precision[k], law.constant[k], law.steps[k]))
+        for weight, inverse, target, matrices in terms:
+            design = np.zeros((3, steps, 3))
+            for h, matrix in enumerate(matrices):
+                design[:, t - h] = matrix
+            design = design.reshape(3, 27)
+            quadratic += weight * design.T @ inverse @ design
+            right += weight * design.T @ inverse @ target
+    free, values = ~known.ravel(), np.where(known, x, 0).ravel()
+    covariance = np.linalg.inv(quadratic[np.ix_(free, free)])
+    best = covariance @ (right[free] - quadratic[free] @ values)
+    np.testing.assert_allclose(fillings[0].ravel()[free], best, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(spread.ravel()[free], np.sqrt(np.diag(covariance)), rtol=0.1)
+    np.testing.assert_array_equal(fillings[:, known], np.broadcast_to(x[known], (801, known.sum())))
+    np.testing.assert_allclose(fillings[1:].mean(axis=0), fillings[0], atol=1e-10)  # pairs lie opposite each other
+    drawn = np.cov(fillings[1:].reshape(800, -1)[:, free].T)
+    size = np.sqrt(np.diag(covariance))
+    assert np.abs((drawn - covariance) / np.outer(size, size)).max() < 0.3
+
+
+def test_joint_filling_beats_interpolation_and_finds_the_regimes(planted, gappy):
+    series, gaps, filled, found = gappy
+    withheld = gaps.isnull().values
+    linear = gaps.interpolate_na("time").ffill("time").bfill("time")
+
+    def error(filling):
+        return float(np.sqrt(((filling - series).values[withheld] ** 2).mean()))
+
+    assert error(filled) < 0.7 * float(series.std())
+    assert error(filled) < 0.7 * error(linear)
+    assert ari(planted[1], found.labels) > 0.8
+    assert ari(planted[1], found.labels) > ari(planted[1], quick(linear, planted[4]).labels) + 0.2
+    inside = np.abs((filled - series).values[withheld]) < 1.645 * filled.spread.values[withheld]
+    assert 0.8 < inside.mean() < 0.97
+    assert float(filled.spread.max()) < 3  # the standard deviation of the series is 1
+
+
+def test_observed_values_stay_bit_for_bit(gappy, planted):
+    _, gaps, filled, found = gappy
+    observed = gaps.notnull().values
+    np.testing.assert_array_equal(filled.values[observed], gaps.values[observed])
+    assert filled.notnull().all() and filled.dims == gaps.dims and filled.attrs == gaps.attrs
+    assert (filled.spread.values[observed] == 0).all() and (filled.spread.values[~observed] > 0).all()
+    single = gaps[:300].astype(np.float32)
+    filled, _ = fill(single, planted[4], 2, rounds=1)
+    assert filled.dtype == np.float32
+    observed = single.notnull().values
+    np.testing.assert_array_equal(filled.values[observed], single.values[observed])
+
+
+def test_regimes_of_a_filled_series_are_complete(gappy):
+    _, gaps, filled, found = gappy
+    np.testing.assert_allclose(found.probabilities.sum("regime"), 1)
+    assert (np.diff(np.bincount(found.labels, minlength=3)) <= 0).all()  # the commonest first
+    np.testing.assert_allclose(found.transition_matrix.sum("next"), 1)
+    assert ari(found.labels, found.predict(filled).argmax("regime")) > 0.8
+    assert not found.supported and "Not checked" in found.verdict and np.isfinite(found.log_likelihood)
+
+
+def test_without_gaps_the_regimes_are_those_that_are_discovered(planted, found):
+    filled, same = fill(planted[0], planted[4])
+    xr.testing.assert_identical(filled.drop_vars("spread"), planted[0])
+    assert (filled.spread == 0).all()
+    np.testing.assert_array_equal(same.labels, found.labels)
+
+
+@pytest.mark.parametrize("num_regimes", [1, 2])
+def test_gaps_of_all_kinds_are_filled(planted, num_regimes):
+    series = withhold(planted[0][:240], 0.2, seed=1).copy()
+    time = series.time.values.copy()
+    time[120:] += np.timedelta64(90, "D")  # a break of the time axis
+    series = series.assign_coords(time=time)
+    series[:, 5] = np.nan  # never observed
+    series[8:, 6] = np.nan  # hardly ever observed
+    series[:50, 7] = series[-50:, 8] = np.nan  # at the start, at the end
+    series[100:110] = series[119:121] = series[0] = np.nan  # nothing observed at all
+    filled, found = fill(series, planted[4], num_regimes)
+    assert np.isfinite(filled).all() and np.isfinite(filled.spread).all()
+    assert (filled.spread.values[series.isnull().values] > 0).all()
+    np.testing.assert_array_equal(filled.values[series.notnull().values], series.values[series.notnull().values])
+    assert np.abs(filled).max() < 6 and found.composites.notnull().all()
+    assert np.corrcoef(filled[:, 5], planted[0][:240, 5])[0, 1] > 0.5  # neighbours tell of it
+    assert float(filled.spread[100:110].mean()) > float(filled.spread[20:90].values[series[20:90].isnull()].mean())
+    assert found.predict(filled).shape == (240, num_regimes)
+
+
+def test_whole_stations_are_filled_from_their_neighbours(planted):
+    series = withhold(planted[0], 0.3, "stations", seed=1)
+    filled, found = fill(series, planted[4])
+    gone = series.isnull().values
+    assert float(np.sqrt(((filled - planted[0]).values[gone] ** 2).mean())) < 0.8
+    assert ari(planted[1], found.labels) > 0.9
+
+
+def test_one_station_is_filled_in_time(planted):
+    wave = xr.zeros_like(planted[0][:400, :1]) + np.sin(np.arange(400) / 5)[:, None]
+    filled, _ = fill(withhold(wave, 0.3, seed=0), knn_graph(wave.lat.values, wave.lon.values, k=1), 1)
+    assert float(np.abs(filled - wave).max()) < 0.5
+
+
+def test_a_filling_has_the_units_of_the_series_and_is_repeatable(planted):
+    gaps = withhold(planted[0][:300], 0.4, seed=2)
+    before = torch.get_rng_state()
+    filled, found = fill(gaps, planted[4], 2)
+    again, _ = fill(gaps, planted[4], 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    xr.testing.assert_identical(filled, again)
+    scaled, same = fill(10 * gaps + 300, planted[4], 2)
+    np.testing.assert_allclose(scaled, 10 * filled + 300, atol=1e-3)
+    np.testing.assert_allclose(scaled.spread, 10 * filled.spread, atol=1e-3)
+    np.testing.assert_array_equal(same.labels, found.labels)
+
+
+def test_settings_of_the_experts_are_passed_on(planted):
+    gaps = withhold(planted[0][:300], 0.2, seed=2)
+    weights = np.linspace(1, 2, 40)
+    for options in ({"history": 0}, {"covariance": "spherical"}, {"modes": 5, "sectors": 1}, {"weights": weights}):
+        filled, found = fill(gaps, planted[4], 2, **options)
+        assert np.isfinite(filled).all() and found.weights.sizes["lag"] == options.get("history", 2)
+
+
+def test_bad_input_of_a_completion_is_named(planted):
+    series, graph = withhold(planted[0][:100], 0.2), planted[4]
+    for bad in (
+        xr.full_like(series, np.nan),
+        xr.full_like(series, 3.3).where(series.notnull()),
+        series.where(series < 9, np.inf),
+        series[:, :0],
+        series.T,
+    ):
+        with pytest.raises(ValueError, match="^series: "):
+            fill(bad, graph, 2)
+    with pytest.raises(TypeError, match="^series: "):
+        fill(series.values, graph, 2)
+    bad_options = [({name: 0}, name) for name in ("num_regimes", "rounds", "pairs", "restarts")]
+    for options, name in [
+        *bad_options,
+        ({"seed": -1}, "seed"),
+        ({"expert": "gated"}, "expert"),
+        ({"modes": 0}, "modes"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            fill(series, graph, **{"num_regimes": 2} | options)
+    with pytest.raises(TypeError, match="unknown"):
+        fill(series, graph, 2, check=True)
+    with pytest.raises(ValueError, match="^graph: "):
+        fill(series, knn_graph(series.lat.values[:9], series.lon.values[:9], k=3), 2)
