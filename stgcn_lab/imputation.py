@@ -261,6 +261,7 @@ def _network(
     season = np.stack([np.sin(angle), np.cos(angle)])
     operator, network = _architecture(given["method"], given["graph"], architecture)
 
+    # Each copy learns its covariances anew: those that have seen the hidden values would guess them too well.
     rng = np.random.default_rng(seed)
     hidden = [_hide_like_gaps(known, rng) for _ in range(masks)]
     copies = [_features(replace(found, z=np.where(hide, np.nan, found.z)), season) for hide in hidden]
