@@ -1,6 +1,7 @@
 """Filling the gaps of a station series: nine methods behind one function."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ._checks import number, whole_number
 from .baselines import DAYS_PER_YEAR
 from .forecasting import _operator
+from .graphs import directional_operators
 from .interpolation import (
     Anomalies,
     Array,
@@ -26,7 +28,7 @@ from .interpolation import (
 )
 from .layers import Operators
 from .models import AttentionImputer, RecurrentImputer, STGCNImputer, mesh_edges
-from .regimes import complete_regimes
+from .regimes import OPTIONS, complete_regimes
 from .training import fit, gaussian_crps
 from .windows import Batch
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 NETWORKS = ("stgcn", "attention", "grin")
 METHODS = ("linear", "climatology", "idw", "kriging", "eof", *NETWORKS, "joint")
+CLASSES: dict[str, type[nn.Module]] = {"stgcn": STGCNImputer, "attention": AttentionImputer, "grin": RecurrentImputer}
 FEATURES = 7  # of a cell, see _features
 HIDE = 0.25  # about this share of the known values is hidden in training, at least at one station in five
 LEAST_SPREAD = 0.02  # standard deviations: no first guess is surer
@@ -84,7 +87,8 @@ def impute(
         graph: of the same stations, for the networks and ``"joint"``.
         method: see above.
         seed: of everything random.
-        harmonics: annual harmonics of the season; a record of less than two years has a mean only.
+        harmonics: annual harmonics of the season; a record of less than two years has a mean only. Hours of the day
+            have no season here: take their cycle out of an hourly series first.
         options: ``power`` of ``"idw"``; ``memory`` of ``"kriging"``; ``most`` of ``"eof"``; ``num_regimes`` and others
             of :func:`~stgcn_lab.regimes.complete_regimes`; for networks ``window`` (steps of time), ``masks`` (how
             often gaps are made anew), ``steps``, ``batch_size``, ``learning_rate`` and ``weight_decay`` of training,
@@ -101,11 +105,14 @@ def impute(
     check_gappy(series)
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
-    seed = whole_number(seed, "seed", least=0)
+    seed, harmonics = whole_number(seed, "seed", least=0), whole_number(harmonics, "harmonics", least=0)
     nodes = series.sizes["station"]
     if method in (*NETWORKS, "joint") and (graph is None or getattr(graph, "num_nodes", None) != nodes):
-        found = f"{graph.num_nodes} nodes" if graph is not None and hasattr(graph, "num_nodes") else repr(graph)
+        found = (
+            f"{graph.num_nodes} nodes" if graph is not None and hasattr(graph, "num_nodes") else type(graph).__name__
+        )
         raise ValueError(f"graph: expected the {nodes} stations of the series as nodes for {method!r}, found {found}")
+    _check_order(series, graph)
     run = {
         "linear": _linear,
         "climatology": _climatology,
@@ -114,22 +121,49 @@ def impute(
         "eof": _eof,
         "joint": _joint,
     }.get(method, _network)
+    _check_options(method, run, options)
     given = {"seed": seed, "harmonics": harmonics, "graph": graph, "method": method}
-    try:
-        values, spread, coords = run(series, given, **options)
-    except TypeError as error:
-        if "unexpected keyword" in str(error):
-            raise TypeError(f"options: {method!r} does not know {sorted(options)}: {error}") from error
-        raise
+    values, spread, coords = run(series, given, **options)
     missing = series.isnull().values
-    filled = series.copy(data=np.where(missing, values, series.values).astype(series.dtype))
+    whole = series.values.copy()
+    whole[missing] = values[missing]
+    filled = series.copy(data=whole)
     if spread is not None:
         units = {"units": series.attrs["units"]} if "units" in series.attrs else {}
         filled = filled.assign_coords(spread=(("time", "station"), np.where(missing, spread, 0.0), units))
     return filled.assign_coords(coords)
 
 
+def _check_order(series: xr.DataArray, graph: Any) -> None:
+    """A graph of the same stations in another order would pass for theirs."""
+    pos = getattr(graph, "pos", None)
+    if torch.is_tensor(pos) and {"lat", "lon"} <= set(series.coords) and len(pos) == series.sizes["station"]:
+        place = np.stack([series["lon"].values, series["lat"].values], axis=1).astype(np.float64)
+        apart = np.abs(pos.numpy() - place)
+        apart[:, 0] = np.minimum(apart[:, 0], 360 - apart[:, 0])
+        if apart.max(initial=0) > 0.01:
+            i = int((apart.max(axis=1) > 0.01).argmax())
+            raise ValueError(
+                f"graph: expected its nodes where the stations are and in their order, found node {i} at lon, lat "
+                f"{np.round(pos[i].tolist(), 2).tolist()} and station {series['station'].values[i]} at "
+                f"{place[i].round(2).tolist()}"
+            )
+
+
 Filled = tuple[Array, Array | None, dict[str, Any]]
+
+
+def _check_options(method: str, run: Callable[..., Filled], options: dict[str, Any]) -> None:
+    functions: list[Callable[..., Any]] = [run]
+    if method in NETWORKS:
+        functions.append(CLASSES[method])
+    elif method == "joint":
+        functions.append(complete_regimes)
+    known = [p.name for f in functions for p in inspect.signature(f).parameters.values() if p.default is not p.empty]
+    known = [name for name in known if name not in ("seed", "edge_features")]
+    known += OPTIONS if method == "joint" else ()
+    if unknown := sorted(set(options) - set(known)):
+        raise TypeError(f"options: {method!r} does not know {', '.join(unknown)}, knows {', '.join(known) or 'none'}")
 
 
 def _linear(series: xr.DataArray, given: dict[str, Any]) -> Filled:
@@ -156,7 +190,9 @@ def _kriging(series: xr.DataArray, given: dict[str, Any], memory: bool = False) 
 def _eof(series: xr.DataArray, given: dict[str, Any], most: int = 12) -> Filled:
     found = anomalies(series, given["harmonics"])
     guess, error, _ = eof_filling(found, most, given["seed"])
-    return _in_units(found, guess, np.where(np.isfinite(found.z).any(axis=0), error, 1.0))
+    known = np.isfinite(found.z)
+    told = known.any(axis=0) & known.any(axis=1, keepdims=True)  # else what stands there is the season
+    return _in_units(found, guess, np.where(told, error, 1.0))
 
 
 def _joint(series: xr.DataArray, given: dict[str, Any], num_regimes: int = 2, **options: Any) -> Filled:
@@ -272,7 +308,7 @@ def _network(
         torch.from_numpy(np.stack(hidden))[..., None],
         _starts(found.steps, window, 1),
         window,
-        steps // epochs,
+        -(-steps // epochs),  # rounded up
     )
     complete = torch.from_numpy(_features(found, season))
     means, spreads = [], []
@@ -308,8 +344,9 @@ def _architecture(method: str, graph: Any, options: dict[str, Any]) -> tuple[Ope
         edges = mesh_edges(graph)
         return edges, lambda: AttentionImputer(FEATURES, edges[1].shape[-1], **options)
     operator = _operator(graph, options.get("spatial", "gcn"), graph.num_nodes)
-    network = {"stgcn": STGCNImputer, "grin": RecurrentImputer}[method]
-    return operator, lambda: network(FEATURES, **options)
+    if options.get("spatial") == "directional" and options.get("order") is not None:
+        operator = directional_operators(graph, options["order"])
+    return operator, lambda: CLASSES[method](FEATURES, **options)
 
 
 def _starts(steps: Array, window: int, stride: int) -> Tensor:

@@ -17,7 +17,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from ._checks import whole_number
 from .baselines import _check_dates, _check_series, _season_design
-from .graphs import great_circle_distance
+from .graphs import _stations, great_circle_distance
 
 Array = NDArray[np.float64]
 MEMORY_LAGS = (1, 2, 3, 4, 6, 8, 12, 18, 24, 36, 48)
@@ -27,6 +27,8 @@ HELD_OUT = 0.05  # share of the known values that choose the number of EOFs
 LEAST_TOGETHER = 3  # times: a pair of stations with fewer says nothing of their correlation
 USUAL = (0.9, 500.0, 1.0, np.inf)  # correlation in space where the record can't tell it
 TOLERANCE = 1e-3  # in standard deviations: where the iteration of EOFs stops
+LEAST_TOLD = 0.01  # values; two months of a daily record tell the wave of a year as 0.00002 values would
+LARGEST = 1e100  # of a value: squares of squares must stay finite
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ class SpaceCorrelation:
         """(station, station) correlations, 1 on the diagonal."""
         correlation = self(anomalies.distance, _climb(anomalies.place))
         np.fill_diagonal(correlation, 1.0)
+        values, vectors = np.linalg.eigh(correlation)
+        own = 1.0 - self.share  # no eigenvalue of a correlation may be less
+        if values[0] < 0.5 * own:  # round the whole globe, distances along it with p > 1 make none
+            correlation = (vectors * np.maximum(values, own)) @ vectors.T
+            size = np.sqrt(np.diag(correlation))
+            correlation /= np.outer(size, size)
         return correlation
 
 
@@ -84,18 +92,23 @@ def check_gappy(series: xr.DataArray) -> None:
     """Check a series that may have gaps.
 
     Raises:
-        TypeError, ValueError: for another kind of series, dims, unsorted times, infinite values, or no value at all.
+        TypeError, ValueError: for another kind of series, dims, times that are unsorted or no dates, infinite or
+            absurdly large values, or no value at all.
     """
     _check_series(series, "series")
+    _check_dates(series["time"], "series")
     if not np.isfinite(series.values).any():
         raise ValueError("series: expected at least one observed value, found none; there is nothing to fill gaps from")
+    if (largest := float(np.nanmax(np.abs(series.values.astype(np.float64))))) > LARGEST:
+        raise ValueError(f"series: expected values of at most {LARGEST:g}, and NaN where missing, found {largest:g}")
 
 
 def anomalies(series: xr.DataArray, harmonics: int = 2) -> Anomalies:
     """Take the season out of a gappy series, also at stations that say little or nothing.
 
     The season of a station has the coefficients b of annual harmonics (only a mean, if the record spans less than two
-    years). They are a compromise, weighted by variances, between what its own values say and what its place says, by a
+    years; fewer harmonics where no station has values enough, at times of the year different enough, to tell them).
+    They are a compromise, weighted by variances, between what its own values say and what its place says, by a
     Gaussian process in longitude, latitude and elevation learned from the other stations. So a long record speaks for
     itself, a short one leans on its neighbours, and a station that was never observed gets what its place suggests.
     A short record tells a mean of its own few years; in a second round it is compared with its neighbours in those
@@ -103,7 +116,7 @@ def anomalies(series: xr.DataArray, harmonics: int = 2) -> Anomalies:
 
     Args:
         series: (time, station) with coords lat and lon, and elevation where it is known; NaN is missing.
-        harmonics: annual harmonics of the season.
+        harmonics: annual harmonics of the season, at most.
 
     Returns:
         The anomalies, with season and scale.
@@ -112,7 +125,6 @@ def anomalies(series: xr.DataArray, harmonics: int = 2) -> Anomalies:
         TypeError, ValueError: for another kind of series, no coordinates, times that are no dates, or no value.
     """
     check_gappy(series)
-    _check_dates(series["time"], "series")
     harmonics = whole_number(harmonics, "harmonics", least=0)
     place, distance = _places(series)
     x = series.values.astype(np.float64)
@@ -121,6 +133,10 @@ def anomalies(series: xr.DataArray, harmonics: int = 2) -> Anomalies:
     steps = np.concatenate([[0.0], np.cumsum(gaps / np.median(gaps))]) if len(times) > 1 else np.zeros(1)
     if len(times) < 2 or times[-1] - times[0] < np.timedelta64(2 * 365 - 31, "D"):
         harmonics = 0
+    there = np.isfinite(x)
+    harmonics = min(harmonics, int(there.sum(axis=0).max()) // 6)
+    while harmonics and not _tells_season(_season_design(series["time"], harmonics), there).any():
+        harmonics -= 1
     design = _season_design(series["time"], harmonics)
     shared = np.zeros_like(x)  # what the neighbours say of the moment: in the first round nothing
     for last in (False, False, True):
@@ -139,7 +155,13 @@ def _places(series: xr.DataArray) -> tuple[Array, Array]:
         raise ValueError(
             f"series: expected coordinates lat and lon of each station, found no {' and no '.join(missing)}"
         )
-    lat, lon = (series[axis].values.astype(np.float64) for axis in ("lat", "lon"))
+    for axis in sorted({"lat", "lon", "elevation"} & set(series.coords)):
+        if series[axis].dims != ("station",) or series[axis].dtype.kind not in "fiu":
+            raise ValueError(
+                f"series: expected a number for each station as coordinate {axis}, "
+                f"found dims {series[axis].dims} of {series[axis].dtype}"
+            )
+    lat, lon = _stations(series["lat"].values, series["lon"].values)
     distance = great_circle_distance(lat[:, None], lon[:, None], lat, lon)
     around = (lon - lon[0] + 180) % 360 - 180  # the date line may run through the region
     east = 111.2 * np.cos(np.deg2rad(lat.mean())) * around
@@ -166,6 +188,16 @@ def _scale(x: Array) -> Array:
     return np.where(scale > 0, scale, 1.0)
 
 
+def _tells_season(design: Array, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which stations (station,) have values enough, at times of the year different enough, for a season of their own:
+    the least certain combination of its coefficients must be told as by LEAST_TOLD values."""
+    enough = there.sum(axis=0) >= max(3 * design.shape[1], 10)
+    for i in np.flatnonzero(enough).tolist():
+        own = design[there[:, i]]
+        enough[i] = np.linalg.eigvalsh(own.T @ own)[0] >= LEAST_TOLD
+    return enough
+
+
 def _season_coefficients(design: Array, x: Array, place: Array) -> tuple[Array, Array]:
     """(station, coefficient): own estimate and that of the place, each weighted by the inverse of its variance.
 
@@ -174,7 +206,7 @@ def _season_coefficients(design: Array, x: Array, place: Array) -> tuple[Array, 
     there = np.isfinite(x)
     count, terms = there.sum(axis=0), design.shape[1]
     own = np.full((x.shape[1], terms), np.nan)
-    enough = count >= max(3 * terms, 10)
+    enough = _tells_season(design, there)
     if not enough.any():
         enough = count == count.max()
     for i in np.flatnonzero(enough).tolist():
@@ -182,7 +214,7 @@ def _season_coefficients(design: Array, x: Array, place: Array) -> tuple[Array, 
     usual = np.sqrt(np.nanmean((x - np.nanmean(x)) ** 2)) or 1.0
     prior, prior_variance = _climate_of_place(place, own, usual)
     residual = x - design @ np.where(enough[:, None], own, prior).T
-    variance = np.nanmean(residual[:, enough] ** 2) or 1.0
+    variance = max(np.nanmean(residual[:, enough] ** 2) or 1.0, 1e-12 * usual**2)
     # Neighbouring values repeat each other: n of them count as n (1 - r) / (1 + r).
     pairs = np.nan_to_num(residual[1:] * residual[:-1])
     both = there[1:] & there[:-1]
@@ -352,6 +384,8 @@ def inverse_distance(found: Anomalies, power: float = 2.0) -> Array:
 
     Source: Shepard (1968), doi:10.1145/800186.810616.
     """
+    if power * np.log10(max(found.distance.max(), 1.0)) > 250:
+        raise ValueError(f"power: expected a number for which km^power can be told from 0, found {power:g}")
     weight = 1 / np.maximum(found.distance, 1.0) ** power  # stations at one spot: as if a kilometre apart
     np.fill_diagonal(weight, 0.0)
     there = np.isfinite(found.z)
@@ -503,8 +537,8 @@ def eof_filling(found: Anomalies, most: int = 12, seed: int = 0) -> tuple[Array,
         seed: of the values hidden.
 
     Returns:
-        Estimate (time, station) of every value; the standard deviation of its error, from the hidden values, in
-        standard deviations of the anomaly; and K.
+        Estimate (time, station) of every value; the standard deviation of its error where some station reports, from
+        the hidden values, in standard deviations of the anomaly; and K.
 
     Source: Beckers & Rixen (2003), doi:10.1175/1520-0426(2003)020<1839:ECADFF>2.0.CO;2.
     """
@@ -513,6 +547,8 @@ def eof_filling(found: Anomalies, most: int = 12, seed: int = 0) -> tuple[Array,
     hidden = np.random.default_rng(seed).choice(known, max(int(HELD_OUT * len(known)), 1), replace=False)
     shown = there.copy()
     shown.ravel()[hidden] = False
+    told = np.asarray(shown.any(axis=1))[hidden // there.shape[1]]  # else the season stands
+    hidden = hidden[told] if told.any() else hidden
     truth = found.z.ravel()[hidden]
     most = min(whole_number(most, "most"), *found.z.shape)
     best, error, filled = 0, float(np.sqrt(np.mean(truth**2))), np.where(shown, found.z, 0.0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from stgcn_lab import datasets, imputation, simulate
@@ -65,7 +66,7 @@ def test_the_awkward_gaps(method):
 def test_one_station(method):
     series = field(steps=60, nodes=1)
     series[10:20] = np.nan
-    graph = knn_graph([40.0], [-105.0], k=1)
+    graph = graph_of(series)
     filled = impute(series, graph, method, **quick(method))
     assert np.isfinite(filled.values).all()
 
@@ -136,6 +137,13 @@ def test_errors_say_what_to_do():
         impute(series, None, "linear", seed=-1)
 
 
+def test_a_graph_of_the_same_stations_in_another_order_is_an_error():
+    series = field(steps=60, nodes=6)
+    turned = graph_of(series.isel(station=[1, 0, 2, 3, 4, 5]))
+    with pytest.raises(ValueError, match="in their order, found node 0"):
+        impute(series, turned, "stgcn", **QUICK)
+
+
 # ---------------------------------------------------------------------------- what methods know
 
 
@@ -164,6 +172,16 @@ def test_spreads_are_the_errors_that_are_made():
         filled = impute(series, None, method)
         ratio = (filled.values - truth.values)[gaps] / filled.spread.values[gaps]
         assert 0.8 < np.sqrt(np.mean(ratio**2)) < 1.25, method
+
+
+def test_eofs_know_when_nobody_tells_them_anything():
+    truth = field(steps=300, nodes=10)
+    series = simulate.withhold(truth, 0.2, seed=0)
+    series[::5] = np.nan
+    ratio = (impute(series, None, "eof") - truth) / impute(series, None, "eof").spread
+    for rows in (slice(None, None, 5), slice(1, None, 5)):
+        z = ratio[rows].values[series[rows].isnull().values]
+        assert 0.8 < np.sqrt(np.mean(z**2)) < 1.25
 
 
 def travelling(steps: int = 700, nodes: int = 16, seed: int = 0) -> xr.DataArray:
@@ -224,3 +242,100 @@ def test_the_whole_colorado_record_is_filled():
         filled = impute(series, None, method)
         assert np.isfinite(filled.values).all()
         assert np.array_equal(filled.values[there], series.values[there])
+
+
+# ---------------------------------------------------------------------------- odd input
+
+LOCAL = ("linear", "climatology", "idw", "kriging")  # no chance in them
+
+
+def odd(name: str) -> xr.DataArray:
+    series = simulate.withhold(field(steps=60, nodes=5), 0.3, seed=0)
+    values = series.values
+    if name == "one value":
+        return series.where(series == series[10].max())
+    if name == "one value a station":
+        return series.where(np.arange(60)[:, None] == 10 + np.arange(5)).fillna(series.where(False))
+    if name == "two steps":
+        return series[:2]
+    if name == "one spot":
+        return series.assign_coords(lat=0 * series.lat + 40, lon=0 * series.lon, elevation=0 * series.elevation)
+    if name == "date line":
+        return series.assign_coords(lon=("station", [179.0, -179.5, 178.0, -178.0, 180.0]))
+    if name == "yearly":
+        return series.assign_coords(time=np.arange("1900", "1960", dtype="datetime64[Y]").astype("datetime64[ns]"))
+    if name == "hourly":
+        return series.assign_coords(time=np.datetime64("2000-01-01", "ns") + np.arange(60) * np.timedelta64(1, "h"))
+    scaled = {"huge": values * 1e20, "tiny": values * 1e-30, "constant": values * 0 + 0.1, "half": values}
+    return series.copy(data=scaled[name]).astype("float16" if name == "half" else "float64")
+
+
+@pytest.mark.parametrize("method", ["linear", "climatology", "idw", "kriging", "eof", "stgcn"])
+@pytest.mark.parametrize(
+    "name",
+    ["one value", "one value a station", "two steps", "one spot", "date line"]
+    + ["yearly", "hourly", "huge", "tiny", "constant", "half"],
+)
+def test_odd_series_are_filled_with_values_of_their_own_size(name, method):
+    series = odd(name)
+    filled = impute(series, graph_of(series), method, **quick(method))
+    gaps = series.isnull().values
+    assert np.isfinite(filled.values).all() and filled.dtype == series.dtype
+    assert np.array_equal(filled.values[~gaps], series.values[~gaps])
+    assert np.abs(filled.values).max() <= 2 * np.nanmax(np.abs(series.values))
+    if method in SURE:
+        assert np.isfinite(filled.spread.values).all() and np.array_equal(filled.spread.values > 0, gaps)
+
+
+def test_whole_numbers_are_no_longer_than_they_were():
+    series = field(steps=30, nodes=3).astype("int64") + 2**60 + 1  # more digits than a float64 has
+    assert np.array_equal(impute(series, None, "linear").values, series.values)
+
+
+@pytest.mark.parametrize("method", LOCAL)
+def test_the_order_of_the_stations_does_not_matter(method):
+    series = simulate.withhold(field(steps=100, nodes=9), 0.3, "blocks", (3, 9), seed=0)
+    series[:, 3] = np.nan
+    order = np.random.default_rng(0).permutation(9)
+    straight, turned = impute(series, None, method)[:, order], impute(series[:, order], None, method)
+    assert np.allclose(straight.values, turned.values, atol=1e-5)
+    if method in SURE:
+        assert np.allclose(straight.spread.values, turned.spread.values, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [*NETWORKS, "eof", "joint"])
+def test_the_global_random_numbers_are_neither_used_nor_touched(method):
+    series = simulate.withhold(field(steps=60, nodes=5), 0.3, seed=0)
+    found = []
+    for start in (0, 1):
+        torch.manual_seed(start)
+        np.random.seed(start)  # noqa: NPY002  it is the old generator that must be left alone
+        before = torch.get_rng_state(), np.random.get_state()[1:3]  # noqa: NPY002
+        found.append(impute(series, graph_of(series), method, **quick(method)).values)
+        after = torch.get_rng_state(), np.random.get_state()[1:3]  # noqa: NPY002
+        assert torch.equal(before[0], after[0])
+        assert np.array_equal(before[1][0], after[1][0]) and before[1][1] == after[1][1]
+    assert np.array_equal(*found)
+
+
+def test_options_of_another_method_are_named_before_any_work():
+    series = field(steps=30, nodes=4)
+    graph = graph_of(series)
+    with pytest.raises(TypeError, match="'idw' does not know memory, knows power"):
+        impute(series, None, "idw", memory=True)
+    with pytest.raises(TypeError, match="'attention' does not know spatial, .*reach"):
+        impute(series, graph, "attention", spatial="gcn")
+    with pytest.raises(TypeError, match="'stgcn' does not know given, in_features, .*channels"):
+        impute(series, graph, "stgcn", in_features=3, given=1)
+    with pytest.raises(TypeError, match="'joint' does not know window, .*duration"):
+        impute(series, graph, "joint", window=3)
+    with pytest.raises(ValueError, match="harmonics"):
+        impute(series, None, "linear", harmonics=-1)
+    with pytest.raises(ValueError, match="graph: .* found ndarray"):
+        impute(series, np.zeros((4, 4)), "stgcn")
+
+
+def test_a_directional_network_may_have_any_number_of_sectors():
+    series = simulate.withhold(field(steps=40, nodes=5), 0.3, seed=0)
+    filled = impute(series, graph_of(series), "stgcn", spatial="directional", order=6, **QUICK)
+    assert np.isfinite(filled.values).all()

@@ -332,3 +332,72 @@ def test_eofs_of_noise_stay_at_the_season():
     found = ip.Anomalies(noise, *(getattr(found, name) for name in list(ip.Anomalies.__annotations__)[1:]))
     filled, error, modes = ip.eof_filling(found)
     assert modes == 0 and (filled[::3, 2] == 0).all() and 0.8 < error < 1.2
+
+
+# ---------------------------------------------------------------------------- odd input
+
+
+def daily(steps: int = 1100, nodes: int = 8, seed: int = 0) -> xr.DataArray:
+    series = field(steps, nodes, seed)
+    old, times = series.time.dt.dayofyear, pd.date_range("2001-01-01", periods=steps)
+    series = series - 10 * np.cos(2 * np.pi * (old - 200) / 365.25)
+    series = (
+        series.assign_coords(time=times) + 10 * np.cos(2 * np.pi * (times.day_of_year.values - 200) / 365.25)[:, None]
+    )
+    return series.transpose("time", "station")
+
+
+@pytest.mark.parametrize("days", [5, 20, 60])
+def test_a_few_days_at_one_station_do_not_tell_a_year_to_it_or_to_others(days):
+    truth = daily()
+    series = truth.copy()
+    series[:, 0] = np.nan
+    series[:300, 1] = np.nan
+    series[300 + days :, 1] = np.nan
+    season = ip.anomalies(series).season
+    assert np.abs(season - truth.values)[:, :2].max() < 15  # five standard deviations and the difference of climates
+    assert np.ptp(season[:, 1]) < 30
+
+
+@pytest.mark.parametrize("months", [[1], [1, 7], [11, 12, 1, 2]])
+def test_a_part_of_the_year_does_not_tell_all_harmonics(months):
+    truth = field(steps=600, nodes=8)
+    truth = truth[truth.time.dt.month.isin(months)]
+    series = simulate.withhold(truth, 0.3, seed=0)
+    series[:, 0] = np.nan
+    found = ip.anomalies(series)
+    assert np.abs(found.season - truth.values)[:, 0].max() < 25  # January and July alone: a mean
+    assert np.isfinite(found.season_spread).all() and found.season_spread.max() < 5
+    most = ip.anomalies(series, harmonics=50)
+    assert np.isfinite(most.season_spread).all() and np.abs(most.season - truth.values).max() < 30
+
+
+def test_correlations_round_the_globe_are_correlations():
+    lon = np.linspace(-180, 180, 60, endpoint=False)
+    place = np.zeros((60, 2))
+    distance = ip.great_circle_distance(0, lon[:, None], 0, lon)
+    found = ip.Anomalies(*[np.zeros((1, 60))] * 2, *[np.ones(60)] * 2, place, distance, np.zeros(1))
+    matrix = ip.SpaceCorrelation(0.98, 17000.0, 1.5, np.inf).matrix(found)
+    assert np.linalg.eigvalsh(matrix)[0] > 0.01 and np.allclose(np.diag(matrix), 1)
+    regional = ip.SpaceCorrelation(0.98, 17000.0, 1.0, np.inf)
+    expected = regional(distance, 0 * distance)
+    np.fill_diagonal(expected, 1.0)
+    assert np.array_equal(regional.matrix(found), expected)
+
+
+def test_bad_places_times_and_sizes_get_a_clear_error():
+    series = field(steps=30, nodes=4)
+    with pytest.raises(ValueError, match="coordinate lat, found dims \\(\\)"):
+        ip.anomalies(series.assign_coords(lat=40.0))
+    with pytest.raises(ValueError, match="coordinate elevation, found dims \\(\\)"):
+        ip.anomalies(series.drop_vars("elevation").assign_coords(elevation=1000.0))
+    with pytest.raises(ValueError, match="coordinate lon, found .*<U1"):
+        ip.anomalies(series.assign_coords(lon=("station", list("abcd"))))
+    with pytest.raises(ValueError, match="^lat: expected degrees .* found nan"):
+        ip.anomalies(series.assign_coords(lat=("station", [40.0, np.nan, 41.0, 42.0])))
+    with pytest.raises(TypeError, match="times as datetime64"):
+        ip.linear_in_time(series.assign_coords(time=np.arange(30)))
+    with pytest.raises(ValueError, match="at most 1e\\+100"):
+        ip.anomalies(1e200 * series)
+    with pytest.raises(ValueError, match="power"):
+        ip.inverse_distance(ip.anomalies(series), 400.0)
