@@ -46,7 +46,7 @@ LEAST_SPREAD = 0.02  # standard deviations: no first guess is surer
 def impute(
     series: xr.DataArray,
     graph: "Data | None" = None,
-    method: str = "stgcn",
+    method: str = "attention",
     *,
     seed: int = 0,
     harmonics: int = 2,
