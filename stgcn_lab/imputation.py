@@ -220,8 +220,12 @@ class _OnFirstGuess(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
-        first = torch.stack([x[..., 2], x[..., 3].clamp(min=LEAST_SPREAD).log()], dim=-1)
-        return first + self.network(x, operator)
+        return _first_guess(x) + self.network(x, operator)
+
+
+def _first_guess(x: Tensor) -> Tensor:
+    """Mean and log spread (..., 2) that the features of each cell begin with."""
+    return torch.stack([x[..., 2], x[..., 3].clamp(min=LEAST_SPREAD).log()], dim=-1)
 
 
 class _Windows:
@@ -365,7 +369,7 @@ def _whole_record(
     model: nn.Module, x: Tensor, operator: Operators | None, steps: Array, window: int
 ) -> tuple[Array, Array]:
     """Mean and spread (T, N) of every cell: from the windows that hold it, most from where it lies in the middle."""
-    first = torch.stack([x[..., 2], x[..., 3].clamp(min=LEAST_SPREAD).log()], dim=-1)
+    first = _first_guess(x)
     total, weight = torch.zeros_like(first), torch.zeros(len(x), 1, 1)
     middle = 1.0 + torch.minimum(torch.arange(window), torch.arange(window).flip(0))[:, None, None]
     model.eval()
