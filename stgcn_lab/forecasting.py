@@ -274,7 +274,7 @@ def _mean_and_spread(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor
     return masked_mse(mean, target, mask) + gaussian_crps(torch.cat([mean.detach(), log_spread], -1), target, mask)
 
 
-def _operator(graph: Data | None, spatial: str, stations: int) -> Operators | None:
+def _operator(graph: Data | None, spatial: str, stations: int, order: int | None = None) -> Operators | None:
     if spatial not in (*SPATIAL, "adaptive"):
         raise ValueError(f"spatial: expected one of {', '.join(SPATIAL)} or adaptive, found {spatial!r}")
     if spatial in ("none", "adaptive"):
@@ -287,7 +287,7 @@ def _operator(graph: Data | None, spatial: str, stations: int) -> Operators | No
     if graph.num_nodes != stations:
         raise ValueError(f"graph: expected {stations} nodes, one a station, found {graph.num_nodes}")
     if spatial == "directional":
-        return directional_operators(graph)
+        return directional_operators(graph, 4 if order is None else order)
     return scaled_laplacian(graph) if spatial == "cheb" else gcn_operator(graph)
 
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ._checks import number, whole_number
 from .baselines import DAYS_PER_YEAR
 from .forecasting import _operator
-from .graphs import directional_operators
 from .interpolation import (
     Anomalies,
     Array,
@@ -347,9 +346,7 @@ def _architecture(method: str, graph: Any, options: dict[str, Any]) -> tuple[Ope
     if method == "attention":
         edges = mesh_edges(graph)
         return edges, lambda: AttentionImputer(FEATURES, edges[1].shape[-1], **options)
-    operator = _operator(graph, options.get("spatial", "gcn"), graph.num_nodes)
-    if options.get("spatial") == "directional" and options.get("order") is not None:
-        operator = directional_operators(graph, options["order"])
+    operator = _operator(graph, options.get("spatial", "gcn"), graph.num_nodes, options.get("order"))
     return operator, lambda: CLASSES[method](FEATURES, **options)
 
 
