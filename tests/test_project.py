@@ -57,7 +57,9 @@ def test_environment_for_binder_is_in_step_with_the_package():
     runs_notebooks = ("ipykernel", "ipywidgets")
     extra = [line for line in PROJECT["optional-dependencies"]["book"] if line.startswith(runs_notebooks)]
     assert len(extra) == len(runs_notebooks)
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["applications"], *extra]
+    extras = PROJECT["optional-dependencies"]
+    needed = [line for name in ("applications", "explain", "scale") for line in extras[name]]
+    wanted = [*PROJECT["dependencies"], *needed, *extra]
     assert sorted(map(requirement, other + packages)) == sorted(map(requirement, wanted))
     assert "-e ." in pip
 
@@ -72,7 +74,8 @@ def test_lock_is_complete_hashed_and_without_addresses():
         assert "--hash=sha256:" in entry, entry[:80]
     assert not {name for name in names if re.match(r"(torch$|triton|nvidia-|cuda-)", name)}
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["applications"], *extras["book"], *extras["test"]]
+    set_up = ("applications", "book", "explain", "scale", "test")
+    wanted = [*PROJECT["dependencies"], *(line for name in set_up for line in extras[name])]
     assert {requirement(line)[0] for line in wanted} - names == {"torch"}
 
 
