@@ -3,7 +3,8 @@
 Each returns its forecast under the *valid* time, the time that it speaks about, so that a forecast and what
 was observed are compared by subtracting one from the other. What has to be fitted is fitted to the training
 part, and the result has ``forecast(series, lead)``; the linear ones also have ``spread(lead)``, the standard
-deviation of their errors. Those for events have ``probability(series)``.
+deviation of their errors. Those for events have ``probability(series)``. :class:`GNAR` belongs to no stations and
+first has to be put ``on`` some.
 """
 
 from collections.abc import Sequence
@@ -253,7 +254,7 @@ def fit_damped_persistence(series: xr.DataArray) -> DampedPersistence:
 
 @dataclass(frozen=True)
 class VAR:
-    """A fitted vector autoregression, see :func:`fit_var`, :func:`fit_ar` and :func:`fit_kriging`.
+    """A fitted vector autoregression, see :func:`fit_var`, :func:`fit_ar`, :func:`fit_kriging` and :meth:`GNAR.on`.
 
     Attributes:
         stations: (station,) labels of the stations it was fitted to.
@@ -439,6 +440,171 @@ def _residual_covariance(residuals: np.ndarray, parameters: float) -> np.ndarray
     return np.divide(filled.T @ filled, free, out=unknown, where=free > 0)
 
 
+@dataclass(frozen=True)
+class GNAR:
+    """A network autoregression whose weights belong to no station, see :func:`fit_gnar`.
+
+    Attributes:
+        own: (order,) a; the influence of a station's own value, p steps ago.
+        neighbours: (order, sectors) b; that of the mean of its neighbours in each compass sector.
+        residual_variance: of the errors one step ahead, the same at all stations; NaN if nothing was left to judge by.
+    """
+
+    own: np.ndarray
+    neighbours: np.ndarray
+    residual_variance: float
+
+    def on(self, graph: Data, stations: ArrayLike) -> VAR:
+        """The same weights on any graph, those of the fit or others: a vector autoregression for its stations.
+
+        ``Φ_p = a_p I + Σ_s b_{p,s} O_s``.
+
+        Args:
+            graph: N nodes with ``pos``, in the order of ``stations``.
+            stations: (N,) labels.
+
+        Returns:
+            The model of these stations. Its ``spread`` takes their errors as independent of each other, which
+            neighbours' are not: right for one step ahead, too small for more.
+
+        Raises:
+            TypeError, ValueError: for a malformed graph, or another number of labels than of nodes.
+        """
+        operators = _sector_means(graph, self.neighbours.shape[1])
+        labels, nodes = np.asarray(stations), operators[0].shape[0]
+        if labels.shape != (nodes,):
+            raise ValueError(f"stations: expected {nodes} labels, one for each node, found shape {labels.shape}")
+        identity = sp.identity(nodes, format="csr")
+        coefficients = np.stack(
+            [
+                sum((b * operator for b, operator in zip(at_lag, operators, strict=True)), a * identity).toarray()
+                for a, at_lag in zip(self.own, self.neighbours, strict=True)
+            ]
+        )
+        return VAR(labels, np.zeros(nodes), coefficients, self.residual_variance * np.eye(nodes))
+
+
+def fit_gnar(
+    series: xr.DataArray, graph: Data, order: int, sectors: int = 4, ridge: float = 0.0, prior: GNAR | None = None
+) -> GNAR:
+    """A generalised network autoregression with a handful of weights that all stations share.
+
+    ``x_i(t) = Σ_{p=1}^{P} [ a_p x_i(t - p) + Σ_s b_{p,s} (O_s x(t - p))_i ] + e_i(t)``, where O_s takes the mean of the
+    neighbours in compass sector s. What :func:`fit_var` is to the stations that it was fitted to, this is to any:
+    :meth:`GNAR.on` applies it to another graph. There is no intercept, and every station counts alike: give anomalies
+    from the season, divided by the standard deviation of their station. Rows are taken as steps of one length: give
+    a series without gaps in its time axis.
+
+    Args:
+        series: (time, station), the training part. A mean is taken over those neighbours that report; a station's
+            step is passed over where its own value, one of its last P, or all neighbours in a sector are missing.
+        graph: N nodes with ``pos``, the stations of the series in their order.
+        order: P, number of lags.
+        sectors: S; 1 for one mean of all neighbours.
+        ridge: penalty λ on the coefficients b of predictors brought to mean square 1, added to the mean square of the
+            errors as ``λ Σ_p p² Σ (b_p - b'_p)²``: what is longer ago is trusted less.
+        prior: b', towards which the penalty draws, such as the fit to another region; 0 if not given. Without a
+            penalty it has no say.
+
+    Returns:
+        The fitted weights, and the mean square of the errors (over the values less the coefficients).
+
+    Raises:
+        TypeError, ValueError: for another kind of series, graph or prior, a graph of other stations, a prior of other
+            lags or sectors, settings out of range, or fewer values than coefficients.
+
+    Source: Knight, Leeming, Nason & Nunes (2020), doi:10.18637/jss.v096.i05; compass sectors instead of their stages
+    of neighbours.
+    """
+    _check_series(series, "series")
+    order, sectors = whole_number(order, "order"), whole_number(sectors, "sectors")
+    ridge = number(ridge, "ridge", least=0)
+    operators = _sector_means(graph, sectors)
+    _check_nodes(graph, series)
+    towards = np.zeros((order, 1 + sectors))
+    if prior is not None:
+        if not isinstance(prior, GNAR):
+            raise TypeError(f"prior: expected a GNAR, as fit_gnar returns it, found {type(prior).__name__}")
+        if prior.neighbours.shape != (order, sectors):
+            raise ValueError(
+                f"prior: expected {order} lags and {sectors} sectors as in this fit, "
+                f"found {' and '.join(map(str, prior.neighbours.shape))}"
+            )
+        towards = np.column_stack([prior.own, prior.neighbours])
+    x = series.values.astype(np.float64)
+    fields = [x, *(_mean_of_those_that_report(operator, x) for operator in operators)]
+    past = [_lagged(field, p)[order:] for p in range(1, order + 1) for field in fields]
+    there = np.isfinite(x[order:])
+    for field in past:
+        there &= np.isfinite(field)
+    z, y = np.stack([field[there] for field in past], axis=1), x[order:][there]
+    least = towards.size if ridge == 0 else 1
+    if len(y) < least:
+        raise ValueError(
+            f"series: expected at least {least} values with a full past for order {order} and {sectors} sectors, "
+            f"found {len(y)}"
+        )
+    weights, parameters = _drawn_least_squares(
+        z, y, ridge * np.repeat(np.arange(1, order + 1) ** 2, 1 + sectors), towards
+    )
+    free = len(y) - parameters
+    variance = float(((y - z @ weights) ** 2).sum() / free) if free > 1e-9 else np.nan
+    weights = weights.reshape(order, 1 + sectors)
+    return GNAR(weights[:, 0], weights[:, 1:], variance)
+
+
+def _drawn_least_squares(
+    z: np.ndarray, y: np.ndarray, penalty: np.ndarray, towards: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Weights (columns,) that make ``mean (y - z b)² + Σ penalty s² (b - towards)²`` smallest, s² the mean of z².
+
+    And the (effective) number of them. The penalty enters as more rows of the regression.
+    """
+    scale = np.sqrt((z**2).mean(axis=0))
+    scale[scale == 0] = 1  # no station has such neighbours: the weight stays at what it is drawn towards
+    root = np.sqrt(penalty * len(y)) * scale
+    rows = np.concatenate([z, np.diag(root)])
+    weights = np.linalg.lstsq(rows, np.concatenate([y, root * towards.ravel()]), rcond=None)[0]
+    gram = z.T @ z
+    return weights, float(np.trace(np.linalg.pinv(gram + np.diag(root**2), hermitian=True) @ gram))
+
+
+def _sector_means(graph: Data, sectors: int) -> list[sp.csr_matrix]:
+    """:func:`stgcn_lab.graphs.directional_operators` as SciPy matrices."""
+    return [
+        sp.csr_matrix(
+            (part.values().double().numpy(), part.col_indices().numpy(), part.crow_indices().numpy()), tuple(part.shape)
+        )
+        for part in directional_operators(graph, sectors, sparse=True)
+    ]
+
+
+def _mean_of_those_that_report(operator: sp.csr_matrix, x: np.ndarray) -> np.ndarray:
+    """(time, station) means over neighbours: NaN where none reports, 0 where there are none, as the operator has it."""
+    weight = (operator @ np.isfinite(x).T.astype(float)).T
+    nobody = np.where(np.diff(operator.indptr) > 0, np.nan, 0.0)
+    return np.divide((operator @ np.nan_to_num(x).T).T, weight, out=np.tile(nobody, (len(x), 1)), where=weight > 0)
+
+
+def _check_nodes(graph: Data, series: xr.DataArray) -> None:
+    """The nodes of a graph are the stations of the series: as many, and where both tell their places in that order."""
+    stations = series["station"].values
+    if graph.num_nodes != len(stations):
+        raise ValueError(f"graph: expected {len(stations)} nodes, one for each station, found {graph.num_nodes}")
+    if graph.pos is None or not {"lat", "lon"} <= set(_station_coords(series)):
+        return
+    place = np.stack([series["lon"].values, series["lat"].values], axis=1).astype(np.float64)
+    apart = np.abs(graph.pos.numpy() - place)
+    apart[:, 0] = np.minimum(apart[:, 0], 360 - apart[:, 0])
+    wrong = np.flatnonzero((apart > 0.01).any(axis=1))
+    if wrong.size:
+        i = int(wrong[0])
+        raise ValueError(
+            f"graph: expected its nodes where the stations are and in their order, found node {i} at lon, lat "
+            f"{np.round(graph.pos[i].tolist(), 2).tolist()} and station {stations[i]!r} at {place[i].round(2).tolist()}"
+        )
+
+
 def fit_kriging(series: xr.DataArray, order: int) -> VAR:
     """Simple kriging in space and time: the best linear forecast that the empirical covariances allow.
 
@@ -619,10 +785,7 @@ def fit_trees(
     if pooled:
         if not {"lat", "lon"} <= set(_station_coords(series)):
             raise ValueError("series: expected coords lat and lon over station for pooled trees, found none")
-        operators = [
-            sp.csr_matrix((part.values().numpy(), part.col_indices().numpy(), part.crow_indices().numpy()), a.shape)
-            for part in directional_operators(graph, 4, sparse=True)
-        ]
+        operators = _sector_means(graph, 4)
         places = np.stack([series["lat"].values, series["lon"].values], axis=1)
     else:
         operators = _each_neighbour(a)

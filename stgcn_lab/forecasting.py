@@ -6,7 +6,8 @@ the running corrections of mean and spread that weather services use.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,17 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from ._checks import whole_number
-from .baselines import _check_dates, _check_series, _check_stations, climatology, fit_var
+from .baselines import (
+    GNAR,
+    VAR,
+    _check_dates,
+    _check_nodes,
+    _check_series,
+    _check_stations,
+    climatology,
+    fit_gnar,
+    fit_var,
+)
 from .graphs import directional_operators, gcn_operator, scaled_laplacian
 from .layers import SPATIAL, Operators
 from .models import STGCN, LinearSkip
@@ -32,17 +43,22 @@ class Forecaster:
         members: the networks, one for each seed.
         histories: how each was trained.
         horizon: the longest lead time in steps.
-        stations: (station,) labels of the stations it was fitted to.
+        stations: (station,) labels of the stations it was fitted or moved to.
+        linear: the linear forecast of standardised anomalies, where all stations share it; None otherwise.
     """
 
     members: tuple[LinearSkip, ...]
     histories: tuple[History, ...]
     horizon: int
     stations: np.ndarray
+    linear: GNAR | None
     _train: xr.DataArray = field(repr=False)
     _harmonics: int
     _scale: xr.DataArray = field(repr=False)
     _operator: Operators | None = field(repr=False)
+    _spatial: str
+    _graph: Data | None = field(repr=False)  # of a shared fit alone
+    _shared: bool
 
     def forecast(self, series: xr.DataArray, lead: int = 1) -> xr.DataArray:
         """The ensemble's mean forecast of every time of a series, from the steps up to ``lead`` before it.
@@ -91,6 +107,114 @@ class Forecaster:
             }
         )
 
+    def move(self, train: xr.DataArray, graph: Data) -> "Forecaster":
+        """The same weights at other stations, however many: a forecaster that was never trained there.
+
+        Only what needs no training comes from there: the season and the scale of each station.
+
+        Args:
+            train: (time, station), the record of the new stations that tells season and scale, with steps as long as
+                those of the fit. A single year will do, but then it passes for the usual one.
+            graph: of the new stations, made in the same way as that of the fit.
+
+        Returns:
+            A forecaster for the new stations, with copies of the networks. The histories are those of the fit.
+
+        Raises:
+            TypeError, ValueError: for a forecaster that was not fitted with ``shared=True``, another kind of series, a
+                station that never varies, or a graph that is missing or of other stations.
+        """
+        if not self._shared:
+            raise ValueError(
+                "move: expected a forecaster fitted with shared=True, found one whose linear forecast belongs to "
+                f"its {len(self.stations)} stations"
+            )
+        _check_series(train, "train")
+        operator = _operator(graph, self._spatial, train.sizes["station"])
+        linear = _on_graph(self.linear, graph, train)
+        coefficients, intercept = _linear_maps(linear, train.sizes["station"], self.horizon)
+        kept = train.copy(deep=True)
+        scale = _scale(train, climatology(train, train["time"], self._harmonics))
+        return replace(
+            self,
+            members=_with_linear(self.members, coefficients, intercept),
+            stations=kept["station"].values,
+            _train=kept,
+            _scale=scale,
+            _operator=operator,
+            _graph=_copied(graph),
+        )
+
+    def finetune(
+        self,
+        train: xr.DataArray,
+        validation: xr.DataArray | None = None,
+        *,
+        ridge: float | None = None,
+        seed: int = 0,
+        epochs: int = 10,
+        learning_rate: float = 5e-4,
+        weight_decay: float = 1e-2,
+        batch_size: int = 64,
+        patience: int = 5,
+        progress: bool = False,
+    ) -> "Forecaster":
+        """Go on training copies of the networks at the stations where they are, as after :meth:`move`.
+
+        Season and scale stay those of the fit or the move. The one asked stays as it is.
+
+        Args:
+            train: (time, station), with the stations of this forecaster and in its units.
+            validation: the part that decides in which epoch each copy is best; None trains through all epochs.
+            ridge: None leaves the linear forecast alone. A number fits it to ``train`` under that penalty on what it
+                differs from the present one, see :func:`stgcn_lab.baselines.fit_gnar`; 0 forgets the present one.
+            seed: of the first copy's order of windows and dropout; the others count on from it.
+            epochs, learning_rate, weight_decay, batch_size, patience, progress: see :func:`stgcn_lab.training.fit`.
+
+        Returns:
+            The tuned forecaster, with the histories of this training.
+
+        Raises:
+            TypeError, ValueError: for another kind of series, other stations, a ``validation`` with times of
+                ``train``, settings out of range, or a ``ridge`` where stations share no linear forecast.
+        """
+        _check_series(train, "train")
+        _check_dates(train["time"], "train")
+        _check_stations(train, self.stations, "train", "the forecaster")
+        if validation is not None:
+            _check_validation(validation, train)
+
+        def anomaly(part: xr.DataArray) -> xr.DataArray:
+            return (part - climatology(self._train, part["time"], self._harmonics)) / self._scale
+
+        network, linear, members = self.members[0].network, self.linear, deepcopy(self.members)
+        if ridge is not None:
+            if linear is None or self._graph is None:
+                raise ValueError(
+                    "ridge: expected None where the stations share no linear forecast (shared=True with lags), "
+                    f"found {ridge!r}"
+                )
+            order, sectors = linear.neighbours.shape
+            linear = fit_gnar(anomaly(train), self._graph, order, sectors, ridge, prior=linear)
+            maps = _linear_maps(linear.on(self._graph, self.stations), len(self.stations), self.horizon)
+            members = _with_linear(members, *maps)
+        networks, histories = _fit_members(
+            iter(members).__next__,
+            len(members),
+            seed,
+            _windows(anomaly(train), network.history, self.horizon),
+            None if validation is None else _windows(anomaly(validation), network.history, self.horizon),
+            operator=self._operator,
+            loss=_mean_and_spread,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            patience=patience,
+            progress=progress,
+        )
+        return replace(self, members=networks, histories=histories, linear=linear)
+
 
 def _run_all(
     members: Sequence[LinearSkip], x: np.ndarray, output: int, lead: int, operator: Operators | None
@@ -114,7 +238,8 @@ def _run(member: LinearSkip, stretch: Tensor, history: int, output: int, operato
     """(F_out, windows, N): what a member says at one of its lead times for every window of a stretch."""
     member.eval()
     windows = stretch.unfold(0, history, 1).movedim(-1, 1)  # (windows, history, N, F), a view
-    said = [member(batch, operator)[:, output - 1] for batch in windows.split(512)]
+    at_once = max(1, min(512, 60_000 // stretch.shape[1]))  # thousands of stations fit into memory in smaller batches
+    said = [member(batch, operator)[:, output - 1] for batch in windows.split(at_once)]
     return torch.cat(said).movedim(-1, 0).double().numpy()
 
 
@@ -132,7 +257,8 @@ def fit_forecaster(
     kernel_size: int = 2,
     dropout: float = 0.3,
     harmonics: int = 1,
-    ridge: float = 0.03,
+    ridge: float | None = None,
+    shared: bool = False,
     members: int = 5,
     seed: int = 0,
     epochs: int = 10,
@@ -154,12 +280,15 @@ def fit_forecaster(
             Missing values are left out of the loss. Rows are taken as steps of one length.
         validation: the part that decides in which epoch each member is best. Without it training runs through all
             epochs: for the last fit, on all training years, when everything is chosen.
-        graph: the stations' graph, for every ``spatial`` but ``"none"`` and ``"adaptive"``.
+        graph: the stations' graph, for every ``spatial`` but ``"none"`` and ``"adaptive"``, and for ``shared``.
         horizon: longest lead time in steps; all lead times come from one network.
         history, channels, blocks, kernel_size, dropout: of :class:`stgcn_lab.models.STGCN`.
         lags, ridge: of the linear forecast, see :func:`stgcn_lab.baselines.fit_var`; without lags (0) there is none.
+            The penalty is 0.03 if not given, and 0 for ``shared``, where few weights are fitted to many values.
         spatial: ``"none"``, ``"gcn"``, ``"cheb"``, ``"directional"`` (four compass sectors) or ``"adaptive"``.
         harmonics: of the season; 0 for a constant.
+        shared: let no weight belong to a station, so that :meth:`Forecaster.move` can take the forecaster to others:
+            the linear forecast is that of :func:`stgcn_lab.baselines.fit_gnar` with four compass sectors.
         members: number of networks.
         seed: the first member's; the others count on from it.
         epochs, learning_rate, weight_decay, batch_size, patience, progress: see :func:`stgcn_lab.training.fit`.
@@ -169,9 +298,14 @@ def fit_forecaster(
 
     Raises:
         TypeError, ValueError: for another kind of series, a ``validation`` of other stations or with times of
-            ``train``, a graph that is missing or of another size, or settings out of range.
+            ``train``, a graph that is missing or of another size, settings out of range, or ``shared`` with a
+            learned graph, which belongs to its stations.
     """
     _check_series(train, "train")
+    if not isinstance(shared, bool):
+        raise TypeError(f"shared: expected True or False, found {shared!r}")
+    if shared and spatial == "adaptive":
+        raise ValueError("spatial: expected a given graph with shared=True, found 'adaptive', learned for its stations")
     horizon, history = whole_number(horizon, "horizon"), whole_number(history, "history")
     lags = whole_number(lags, "lags", least=0)
     if history < lags:
@@ -180,16 +314,22 @@ def fit_forecaster(
     season = climatology(train, train["time"], harmonics)
     scale = _scale(train, season)
 
-    def windows(part: xr.DataArray) -> WindowDataset:
-        anomaly = (part - climatology(train, part["time"], harmonics)) / scale
-        return WindowDataset(anomaly.reset_coords(drop=True).to_dataset(name="x"), "x", "x", history, horizon)
-
-    fit_windows = windows(train)
+    anomaly = (train - season) / scale
+    fit_windows = _windows(anomaly, history, horizon)
     judge_windows = None
     if validation is not None:
         _check_validation(validation, train)
-        judge_windows = windows(validation)
-    coefficients, intercept = _linear_part((train - season) / scale, lags, ridge, horizon)
+        usual = climatology(train, validation["time"], harmonics)
+        judge_windows = _windows((validation - usual) / scale, history, horizon)
+    gnar: GNAR | None = None
+    linear: VAR | None = None
+    if shared:
+        if lags:
+            gnar = fit_gnar(anomaly, graph, lags, 4, 0.0 if ridge is None else ridge)
+        linear = _on_graph(gnar, graph, train)
+    elif lags:
+        linear = fit_var(anomaly, lags, 0.03 if ridge is None else ridge)
+    coefficients, intercept = _linear_maps(linear, train.sizes["station"], horizon)
     adaptive = train.sizes["station"] if spatial == "adaptive" else None
 
     def member() -> LinearSkip:
@@ -224,7 +364,28 @@ def fit_forecaster(
         progress=progress,
     )
     kept = train.copy(deep=True)  # the season is worked out again for every forecast
-    return Forecaster(networks, histories, horizon, kept["station"].values, kept, harmonics, scale, operator)
+    return Forecaster(
+        networks,
+        histories,
+        horizon,
+        kept["station"].values,
+        gnar,
+        kept,
+        harmonics,
+        scale,
+        operator,
+        spatial,
+        _copied(graph) if shared else None,
+        shared,
+    )
+
+
+def _windows(anomaly: xr.DataArray, history: int, horizon: int) -> WindowDataset:
+    return WindowDataset(anomaly.reset_coords(drop=True).to_dataset(name="x"), "x", "x", history, horizon)
+
+
+def _copied(graph: Any) -> Data | None:
+    return graph.clone() if isinstance(graph, Data) else None
 
 
 def _scale(train: xr.DataArray, season: xr.DataArray) -> xr.DataArray:
@@ -291,26 +452,41 @@ def _operator(graph: Data | None, spatial: str, stations: int, order: int | None
     return scaled_laplacian(graph) if spatial == "cheb" else gcn_operator(graph)
 
 
-def _linear_part(anomaly: xr.DataArray, lags: int, ridge: float, horizon: int) -> tuple[Tensor, Tensor]:
+def _on_graph(linear: GNAR | None, graph: Any, series: xr.DataArray) -> VAR | None:
+    """The shared linear forecast at the stations of a series, the graph being held against their number and places."""
+    if isinstance(graph, Data):
+        _check_nodes(graph, series)
+    return None if linear is None else linear.on(graph, series["station"].values)
+
+
+def _linear_maps(linear: VAR | None, stations: int, horizon: int) -> tuple[Tensor, Tensor]:
     """A vector autoregression's forecasts for lead times 1 ... horizon, each as one linear map of the last steps.
 
     ``x̂(t + h) = b_h + Σ_p W_{h,p} x(t - p)``: feeding the forecast back is linear again, so that
     ``W_h = Σ_p Φ_p W_{h-p}``, where W for a time that has been observed simply picks it.
     """
-    stations = anomaly.sizes["station"]
-    if lags == 0:
+    if linear is None:
         return torch.zeros(horizon, 1, stations, stations), torch.zeros(horizon, stations)
-    linear = fit_var(anomaly, lags, ridge)
-    pick = np.eye(lags * stations).reshape(lags, stations, lags, stations)  # x(t), x(t - 1), ...
+    weights = linear._weights()
+    lags = len(weights)
+    pick = np.eye(lags * stations).reshape(lags, stations, lags * stations)  # x(t), x(t - 1), ...
     past = [(pick[p], np.zeros(stations)) for p in range(lags)]
     maps = []
     for _ in range(horizon):
-        weights = sum(np.einsum("ij,jpk->ipk", phi, w) for phi, (w, _) in zip(linear.coefficients, past, strict=True))
-        offset = linear.intercept + sum(phi @ b for phi, (_, b) in zip(linear.coefficients, past, strict=True))
-        past = [(weights, offset), *past[:-1]]
-        maps.append((np.moveaxis(weights, 1, 0), offset))
+        effect = sum(phi @ w for phi, (w, _) in zip(weights, past, strict=True))
+        offset = linear.intercept + sum(phi @ b for phi, (_, b) in zip(weights, past, strict=True))
+        past = [(effect, offset), *past[:-1]]
+        maps.append((effect.reshape(stations, lags, stations).swapaxes(0, 1), offset))
     coefficients, intercept = (np.stack(part) for part in zip(*maps, strict=True))
     return torch.tensor(coefficients, dtype=torch.float32), torch.tensor(intercept, dtype=torch.float32)
+
+
+def _with_linear(members: Sequence[LinearSkip], coefficients: Tensor, intercept: Tensor) -> tuple[LinearSkip, ...]:
+    """Copies of the members, their networks unchanged, on top of another linear forecast."""
+    copies = deepcopy(tuple(members))
+    for member in copies:
+        member.coefficients, member.intercept = coefficients.clone(), intercept.clone()
+    return copies
 
 
 def running_correction(

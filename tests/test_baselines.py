@@ -14,12 +14,14 @@ from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import Data
 
 from stgcn_lab.baselines import (
+    GNAR,
     VAR,
     climatology,
     eof_kmeans,
     event_rate,
     fit_ar,
     fit_damped_persistence,
+    fit_gnar,
     fit_kriging,
     fit_logistic,
     fit_trees,
@@ -27,7 +29,7 @@ from stgcn_lab.baselines import (
     persistence,
 )
 from stgcn_lab.datasets import drop_leap_days, load_irish_wind
-from stgcn_lab.graphs import knn_graph
+from stgcn_lab.graphs import directional_operators, grid_graph, knn_graph
 from stgcn_lab.simulate import mean_pattern_regimes, travelling_regimes
 
 
@@ -290,6 +292,7 @@ METHODS = {  # each fitted to a series and a lead: a function from a series to i
     "ar": lambda s, lead: lambda x: fit_ar(s, 2).forecast(x, lead),
     "var": lambda s, lead: lambda x: fit_var(s, 2).forecast(x, lead),
     "ridge": lambda s, lead: lambda x: fit_var(s, 2, 0.1).forecast(x, lead),
+    "gnar": lambda s, lead: lambda x: fit_gnar(s, line(s), 2).on(line(s), s.station.values).forecast(x, lead),
     "kriging": lambda s, lead: lambda x: fit_kriging(s, 2).forecast(x, lead),
     "trees": lambda s, lead: fitted_trees(s, 2, lead, rounds=5),
     "pooled trees": lambda s, lead: fitted_trees(s, 2, lead, rounds=5, pooled=True),
@@ -1219,3 +1222,338 @@ def test_eof_kmeans_refuses_what_does_not_fit(call, error, parts):
     with pytest.raises(error) as raised:
         call(as_series(np.random.default_rng(0).standard_normal((40, 5))))
     assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+# ---------------------------------------------------------------------------- weights that belong to no station
+
+PLANTED = GNAR(
+    own=np.array([0.3, 0.1]),
+    neighbours=np.array([[0.1, -0.1, 0.05, 0.35], [0.0, 0.05, -0.05, 0.1]]),
+    residual_variance=1.0,
+)
+SCATTERED = np.random.default_rng(3).uniform([45.0, 0.0], [60.0, 20.0], (14, 2))  # latitude and longitude
+
+
+def at_places(values, lat, lon) -> xr.DataArray:
+    return as_series(values).assign_coords(lat=("station", np.asarray(lat)), lon=("station", np.asarray(lon)))
+
+
+def scattered(count=14, k=4, first=0) -> Data:
+    return knn_graph(*SCATTERED[first : first + count].T, k)
+
+
+def stations_of(graph) -> list[str]:
+    return [f"S{i}" for i in range(graph.num_nodes)]
+
+
+def planted_gnar(graph, steps=400, noise=1.0, seed=0, model=PLANTED) -> xr.DataArray:
+    """Weather made by the formula itself, the operators taken from the layers' side of the package."""
+    rng = np.random.default_rng(seed)
+    sectors = directional_operators(graph, model.neighbours.shape[1], sparse=False)
+    x = [*rng.standard_normal((len(model.own), graph.num_nodes))]
+    for _ in range(steps - len(x)):
+        new = noise * rng.standard_normal(graph.num_nodes)
+        for p, (a, b) in enumerate(zip(model.own, model.neighbours, strict=True), start=1):
+            new = new + a * x[-p] + sum(w * o.double().numpy() @ x[-p] for w, o in zip(b, sectors, strict=True))
+        x.append(new)
+    return at_places(x, *graph.pos.double().numpy().T[::-1])
+
+
+def same_weights(a: GNAR, b: GNAR, **tolerance) -> None:
+    np.testing.assert_allclose(a.own, b.own, **tolerance)
+    np.testing.assert_allclose(a.neighbours, b.neighbours, **tolerance)
+
+
+def test_fit_gnar_recovers_planted_weights_exactly_without_noise():
+    graph = scattered()
+    found = fit_gnar(planted_gnar(graph, 20, noise=0.0), graph, 2)
+    same_weights(found, PLANTED, atol=1e-6)
+    assert found.residual_variance < 1e-12
+
+
+def test_fit_gnar_recovers_planted_weights_from_noisy_weather():
+    graph = scattered()
+    found = fit_gnar(planted_gnar(graph, 3000), graph, 2)
+    same_weights(found, PLANTED, atol=0.03)
+    assert found.residual_variance == pytest.approx(1, abs=0.02)
+
+
+def test_fit_gnar_by_hand():
+    """One row for each time and station, one column for each weight, all loops written out; one sector."""
+    graph = scattered(5, 2)
+    series = planted_gnar(graph, 12)
+    weights = np.zeros((5, 5))
+    for j, i, w in zip(*graph.edge_index.tolist(), graph.edge_weight.tolist(), strict=True):
+        weights[i, j] = w
+    weights /= weights.sum(axis=1, keepdims=True)
+    rows, targets = [], []
+    for t in range(2, 12):
+        for i in range(5):
+            rows.append([f for p in (1, 2) for f in (series.values[t - p, i], weights[i] @ series.values[t - p])])
+            targets.append(series.values[t, i])
+    b, squares, *_ = np.linalg.lstsq(np.array(rows), np.array(targets), rcond=None)
+    found = fit_gnar(series, graph, 2, sectors=1)
+    np.testing.assert_allclose(np.column_stack([found.own, found.neighbours]).ravel(), b, atol=1e-6)
+    assert found.residual_variance == pytest.approx(float(squares[0]) / (50 - 4), rel=1e-5)
+
+
+@pytest.mark.parametrize("sectors", [1, 3, 4])
+def test_the_same_weights_on_another_graph_are_the_formula(sectors):
+    """Another number of stations; neighbours sorted by the bearing at which they are seen, all by hand."""
+    rng = np.random.default_rng(sectors)
+    model = GNAR(rng.normal(size=3), rng.normal(size=(3, sectors)), 0.25)
+    graph = scattered(9, 3, first=5)
+    lon, lat = np.radians(graph.pos.double().numpy()).T
+    parts = np.zeros((sectors, 9, 9))
+    for j, i, w in zip(*graph.edge_index.tolist(), graph.edge_weight.tolist(), strict=True):
+        east = np.sin(lon[j] - lon[i]) * np.cos(lat[j])
+        north = np.cos(lat[i]) * np.sin(lat[j]) - np.sin(lat[i]) * np.cos(lat[j]) * np.cos(lon[j] - lon[i])
+        turn = np.arctan2(east, north) / (2 * np.pi) * sectors
+        parts[int(np.floor(turn + 0.5)) % sectors, i, j] = w
+    total = parts.sum(axis=2, keepdims=True)
+    parts = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0)
+    found = model.on(graph, stations_of(graph))
+    expected = [a * np.eye(9) + np.tensordot(b, parts, 1) for a, b in zip(model.own, model.neighbours, strict=True)]
+    np.testing.assert_allclose(found.coefficients, expected, atol=1e-6)
+    np.testing.assert_array_equal(found.intercept, 0)
+    np.testing.assert_array_equal(found.residual_covariance, 0.25 * np.eye(9))
+    assert found.stations.tolist() == stations_of(graph)
+    series = planted_gnar(graph, 30)
+    np.testing.assert_allclose(
+        found.forecast(series)[10], sum(phi @ series.values[9 - p] for p, phi in enumerate(expected)), atol=1e-5
+    )
+    np.testing.assert_allclose(found.spread(), 0.5)
+
+
+def test_weights_learned_here_forecast_there_as_well_as_weights_learned_there():
+    here, there = scattered(), knn_graph(*(SCATTERED[:11] * [-1.2, 0.8] + [10, 100]).T, 4)
+    model = fit_gnar(planted_gnar(here, 1000), here, 2)
+    abroad = planted_gnar(there, 1000, seed=1)
+    local = fit_gnar(abroad, there, 2)
+    moved, own = (m.on(there, abroad.station.values).forecast(abroad) - abroad for m in (model, local))
+    assert float((moved**2).mean()) == pytest.approx(float((own**2).mean()), rel=0.01)
+    assert float((moved**2).mean()) == pytest.approx(1, rel=0.05)
+    assert float((abroad**2).mean()) > 1.15
+
+
+def test_weights_do_not_depend_on_the_order_of_the_stations():
+    graph, order = scattered(), np.random.default_rng(0).permutation(14)
+    series = planted_gnar(graph, 200)
+    shuffled = knn_graph(*SCATTERED[order].T, 4)
+    same_weights(fit_gnar(series[:, order], shuffled, 2), fit_gnar(series, graph, 2), atol=1e-6)
+
+
+def test_gnar_passes_over_missing_values():
+    """The mean of the neighbours that report; a row is left out for its own gaps and where nobody reports."""
+    graph = grid_graph([50.0], np.arange(4.0), neighbours=4)  # a line from west to east
+    series = planted_gnar(graph, 40, model=GNAR(PLANTED.own[:1], PLANTED.neighbours[:1], 1.0))
+    gappy = series.where(np.random.default_rng(0).random(series.shape) > 0.15)
+    x, rows, targets = gappy.values, [], []
+    for t in range(1, 40):
+        for i in range(4):
+            east = x[t - 1, i + 1] if i < 3 else 0.0  # at the end of the line there is nobody
+            west = x[t - 1, i - 1] if i > 0 else 0.0
+            if np.isfinite([x[t, i], x[t - 1, i], east, west]).all():
+                rows.append([x[t - 1, i], east, west])
+                targets.append(x[t, i])
+    b = np.linalg.lstsq(np.array(rows), np.array(targets), rcond=None)[0]
+    found = fit_gnar(gappy, graph, 1)
+    np.testing.assert_allclose([found.own[0], *found.neighbours[0]], [b[0], 0, b[1], 0, b[2]], atol=1e-6)
+
+
+def test_one_sector_takes_the_mean_of_those_that_report():
+    """Station 1 stands between 0 and 2 and follows their mean, or the one that reports; those are only noise."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 3))
+    x[rng.random(200) < 0.4, 0] = np.nan
+    for t in range(1, 200):
+        x[t, 1] = 0.7 * np.nanmean(x[t - 1, [0, 2]])
+    graph = Data(
+        edge_index=torch.tensor([[0, 2], [1, 1]]), pos=torch.tensor([[0.0, 50], [1, 50], [2, 50]]), num_nodes=3
+    )
+    series = at_places(x, [50.0] * 3, [0.0, 1, 2])
+    found = fit_gnar(series, graph, 1, sectors=1)
+    assert found.neighbours[0, 0] == pytest.approx(0.7, abs=0.01)
+
+
+@pytest.mark.parametrize("missing", [0.02, 0.1])
+def test_fit_gnar_recovers_planted_weights_from_weather_with_gaps(missing):
+    graph = scattered()
+    series = planted_gnar(graph, 3000)
+    gappy = series.where(np.random.default_rng(1).random(series.shape) > missing)
+    same_weights(fit_gnar(gappy, graph, 2), PLANTED, atol=0.05)
+
+
+def test_penalty_and_prior_by_hand():
+    """More rows of the regression: p √(λ n) times the root mean square of each column, drawn to the prior."""
+    graph, penalty = scattered(6, 2), 0.3
+    series = planted_gnar(graph, 25) * 3
+    prior = GNAR(np.array([0.5, -0.2]), np.array([[0.4], [0.1]]), 1.0)
+    operator = directional_operators(graph, 1, sparse=False)[0].double().numpy()
+    fields = [series.values, series.values @ operator.T]
+    z = np.stack([f[2 - p : 25 - p].ravel() for p in (1, 2) for f in fields], axis=1)
+    y = series.values[2:].ravel()
+    for towards, given in ((np.array([0.5, 0.4, -0.2, 0.1]), prior), (np.zeros(4), None)):
+        root = np.sqrt(penalty * len(y)) * np.array([1, 1, 2, 2]) * np.sqrt((z**2).mean(axis=0))
+        b = np.linalg.lstsq(np.concatenate([z, np.diag(root)]), np.concatenate([y, root * towards]), rcond=None)[0]
+        found = fit_gnar(series, graph, 2, 1, penalty, given)
+        np.testing.assert_allclose(np.column_stack([found.own, found.neighbours]).ravel(), b, rtol=1e-5)
+        gram = z.T @ z
+        effective = np.trace(np.linalg.solve(gram + np.diag(root**2), gram))
+        expected = ((y - z @ b) ** 2).sum() / (len(y) - effective)
+        assert found.residual_variance == pytest.approx(expected, rel=1e-6) and 1 < effective < 4
+
+
+def test_the_penalty_leads_from_the_plain_fit_to_the_prior():
+    graph = scattered()
+    series = planted_gnar(graph, 100)
+    prior = GNAR(np.array([0.9, 0.0]), np.full((2, 4), 0.2), 1.0)
+    plain, ignored = fit_gnar(series, graph, 2), fit_gnar(series, graph, 2, prior=prior)
+    same_weights(plain, ignored, rtol=0)
+    distance = [
+        np.abs(fit_gnar(series, graph, 2, ridge=ridge, prior=prior).neighbours - prior.neighbours).sum()
+        for ridge in (0, 0.01, 0.1, 1, 10)
+    ]
+    assert (np.diff(distance) < 0).all()
+    same_weights(fit_gnar(series, graph, 2, ridge=1e9, prior=prior), prior, atol=1e-6)
+    same_weights(fit_gnar(series, graph, 2, ridge=1e9), GNAR(np.zeros(2), np.zeros((2, 4)), 1.0), atol=1e-6)
+    assert prior.own.tolist() == [0.9, 0.0]
+
+
+def test_a_few_values_and_a_good_prior_beat_either_alone():
+    """Four steps of 14 stations are too few for ten weights, and the weights of another climate are off."""
+    graph = scattered()
+    prior = GNAR(PLANTED.own * 0.7, PLANTED.neighbours + 0.15, 1.0)
+    errors = []
+    for seed in range(20):
+        series = planted_gnar(graph, 6, seed=seed)
+        fits = (fit_gnar(series, graph, 2), fit_gnar(series, graph, 2, ridge=0.3, prior=prior), prior)
+        errors.append([np.square(m.neighbours - PLANTED.neighbours).sum() for m in fits])
+    alone, drawn, unmoved = np.mean(errors, axis=0)
+    assert drawn < 0.6 * alone and drawn < 0.8 * unmoved
+
+
+def test_a_sector_without_neighbours_keeps_the_weight_of_the_prior():
+    graph = grid_graph([50.0], np.arange(5.0), neighbours=4)  # nobody in the north and the south
+    series = planted_gnar(graph, 50)
+    plain = fit_gnar(series, graph, 2)
+    drawn = fit_gnar(series, graph, 2, ridge=0.1, prior=PLANTED)
+    np.testing.assert_allclose(plain.neighbours[:, [0, 2]], 0, atol=1e-12)
+    np.testing.assert_allclose(drawn.neighbours[:, [0, 2]], PLANTED.neighbours[:, [0, 2]], atol=1e-12)
+    assert plain.residual_variance > 0
+
+
+def test_gnar_of_one_station_is_its_autoregression():
+    alone = Data(edge_index=torch.zeros(2, 0, dtype=torch.long), pos=torch.tensor([[-8.0, 50.0]]), num_nodes=1)
+    series = planted_ar(300)[:, :1]
+    series = series - series.mean()
+    found = fit_gnar(series, alone, 2)
+    z = np.stack([series.values[1:-1, 0], series.values[:-2, 0]], axis=1)
+    np.testing.assert_allclose(found.own, np.linalg.lstsq(z, series.values[2:, 0], rcond=None)[0], rtol=1e-6)
+    np.testing.assert_array_equal(found.neighbours, np.zeros((2, 4)))
+    assert found.on(alone, ["S0"]).forecast(series)[2:].notnull().all()
+
+
+def test_more_lags_than_a_short_series_can_tell_need_a_penalty():
+    graph = scattered()
+    short = planted_gnar(graph, 6)
+    with pytest.raises(ValueError, match="series.*at least 25 values.*order 5.*found 14"):
+        fit_gnar(short, graph, 5)
+    found = fit_gnar(short, graph, 5, ridge=0.1)
+    assert np.isfinite(found.own).all() and found.residual_variance > 0
+    assert np.isfinite(found.on(graph, short.station.values).spread(3)).all()
+
+
+def test_gnar_keeps_what_it_is_given():
+    graph = scattered()
+    series = planted_gnar(graph, 60)
+    before, edges = series.copy(deep=True), graph.edge_index.clone()
+    fit_gnar(series, graph, 2, prior=PLANTED, ridge=1).on(graph, series.station.values).forecast(series)
+    xr.testing.assert_identical(series, before)
+    assert torch.equal(graph.edge_index, edges)
+
+
+def test_a_model_of_one_step_and_more_is_that_of_the_var():
+    """Leads feed back through the network as in any vector autoregression."""
+    graph = scattered()
+    model = PLANTED.on(graph, stations_of(graph))
+    series = planted_gnar(graph, 4000)
+    for lead in (1, 3):
+        error = (model.forecast(series, lead) - series)[10:]
+        np.testing.assert_allclose(error.std("time"), model.spread(lead), rtol=0.06)
+
+
+def test_irish_wind_at_a_station_that_the_weights_have_not_seen(root_wind):
+    """In the years of choice: ten other stations tell more of its wind than its own eight years tell alone."""
+    train_years, choice = slice("1961", "1968"), slice("1969", "1970")
+    wind = root_wind.sel(time=slice("1961", "1970"))
+    anomaly = (wind - climatology(wind.sel(time=train_years), wind.time, harmonics=1)).transpose("time", "station")
+    anomaly = anomaly / anomaly.sel(time=train_years).std("time")
+    train, labels = anomaly.sel(time=train_years), anomaly.station.values
+    graph = line(anomaly, 5)
+    alone = fit_ar(train, 3).forecast(anomaly)
+    seen = fit_gnar(train, graph, 3).on(graph, labels).forecast(anomaly)
+    unseen = seen.copy(deep=True)
+    for label in labels:
+        others = train.sel(station=labels != label)
+        model = fit_gnar(others, line(others, 5), 3).on(graph, labels)
+        unseen.loc[{"station": label}] = model.forecast(anomaly).sel(station=label)
+    rmse = [float(np.sqrt(((f - anomaly).sel(time=choice) ** 2).mean("time")).mean()) for f in (alone, seen, unseen)]
+    assert rmse == pytest.approx([0.8727, 0.8634, 0.8633], abs=5e-4)
+
+
+def elsewhere(series) -> xr.DataArray:
+    return series.assign_coords(lat=series.lat + 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda s, g: fit_gnar(s.values, g, 1), TypeError, ["series", "DataArray", "ndarray"]),
+        (lambda s, g: fit_gnar(s.T, g, 1), ValueError, ["series", "(time, station)"]),
+        (lambda s, g: fit_gnar(s[:, :0], g, 1), ValueError, ["series", "at least one station"]),
+        (lambda s, g: fit_gnar(s / 0, g, 1), ValueError, ["series", "infinite"]),
+        (lambda s, g: fit_gnar(s, s.values, 1), TypeError, ["graph", "Data", "ndarray"]),
+        (lambda s, g: fit_gnar(s, None, 1), TypeError, ["graph", "Data", "NoneType"]),
+        (lambda s, g: fit_gnar(s[:, :4], g, 1), ValueError, ["graph", "4 nodes", "found 6"]),
+        (lambda s, g: fit_gnar(s[:, ::-1], g, 1), ValueError, ["graph", "order", "node 0", "S5"]),
+        (lambda s, g: fit_gnar(elsewhere(s), g, 1), ValueError, ["graph", "where the stations are", "S0"]),
+        (
+            lambda s, g: fit_gnar(s, Data(edge_index=g.edge_index, num_nodes=6), 1),
+            ValueError,
+            ["graph", "pos", "(6, 2)"],
+        ),
+        (lambda s, g: fit_gnar(s, g, 0), ValueError, ["order", "at least 1", "0"]),
+        (lambda s, g: fit_gnar(s, g, 1.0), ValueError, ["order", "whole number", "1.0"]),
+        (lambda s, g: fit_gnar(s, g, 1, 0), ValueError, ["sectors", "at least 1", "0"]),
+        (lambda s, g: fit_gnar(s, g, 1, True), ValueError, ["sectors", "whole number", "True"]),
+        (lambda s, g: fit_gnar(s, g, 1, 4, -0.1), ValueError, ["ridge", "at least 0", "-0.1"]),
+        (lambda s, g: fit_gnar(s, g, 1, 4, np.nan), ValueError, ["ridge", "at least 0", "nan"]),
+        (lambda s, g: fit_gnar(s, g, 2, prior=0.0), TypeError, ["prior", "GNAR", "float"]),
+        (lambda s, g: fit_gnar(s, g, 2, prior=fit_var(s, 2)), TypeError, ["prior", "GNAR", "VAR"]),
+        (lambda s, g: fit_gnar(s, g, 1, prior=PLANTED), ValueError, ["prior", "1 lags", "2 and 4"]),
+        (lambda s, g: fit_gnar(s, g, 2, 8, prior=PLANTED), ValueError, ["prior", "8 sectors", "2 and 4"]),
+        (lambda s, g: fit_gnar(s * np.nan, g, 1), ValueError, ["series", "at least 5", "found 0"]),
+        (lambda s, g: fit_gnar(s[:2], g, 3, ridge=1), ValueError, ["series", "at least 1", "order 3", "found 0"]),
+        (lambda s, g: PLANTED.on(None, s.station), TypeError, ["graph", "Data", "NoneType"]),
+        (lambda s, g: PLANTED.on(g, s.station[:5]), ValueError, ["stations", "6 labels", "(5,)"]),
+        (lambda s, g: PLANTED.on(g, "S0"), ValueError, ["stations", "6 labels", "()"]),
+        (lambda s, g: PLANTED.on(g, s.station).forecast(s[:, :5]), ValueError, ["series", "6 stations"]),
+    ],
+)
+def test_gnar_refuses_what_does_not_fit(call, error, parts):
+    graph = scattered(6, 2)
+    series = planted_gnar(graph, 40)
+    with np.errstate(all="ignore"), pytest.raises(error) as raised:
+        call(series, graph)
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+def test_gnar_needs_no_names_nor_places_of_stations():
+    graph = scattered()
+    series = planted_gnar(graph, 100)
+    bare = series.drop_vars(["station", "lat", "lon"])
+    model = fit_gnar(bare, graph, 2)
+    same_weights(model, fit_gnar(series, graph, 2), rtol=0)
+    assert model.on(graph, np.arange(14)).forecast(bare).notnull().any()
+    same_weights(fit_gnar(series.astype(np.float32), graph, np.int64(2)), model, atol=1e-5)

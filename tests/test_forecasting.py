@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import Data
 
 from stgcn_lab import forecasting
-from stgcn_lab.baselines import climatology, fit_var, persistence
+from stgcn_lab.baselines import GNAR, climatology, fit_gnar, fit_var, persistence
 from stgcn_lab.forecasting import Forecaster, fit_forecaster, running_correction, running_spread
 from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph, knn_graph, scaled_laplacian
 from stgcn_lab.models import STGCN, LinearSkip
@@ -132,7 +132,7 @@ def test_the_linear_part_by_hand():
     anomaly = as_series(np.random.default_rng(1).standard_normal((60, 2)))
     linear = fit_var(anomaly, 2, 0.1)
     (a, b), c = linear.coefficients, linear.intercept
-    weights, offset = forecasting._linear_part(anomaly, 2, 0.1, 3)
+    weights, offset = forecasting._linear_maps(linear, 2, 3)
     assert weights.shape == (3, 2, 2, 2) and offset.shape == (3, 2) and weights.dtype == torch.float32
     first = [a, b]
     second = [a @ a + b, a @ b]
@@ -149,7 +149,8 @@ def test_without_lags_training_starts_at_the_season(untrained):
 def test_the_linear_part_is_left_alone_and_the_network_is_not():
     trained = usual().members
     season = climatology(TRAIN, TRAIN.time, 1)
-    expected = forecasting._linear_part((TRAIN - season) / (TRAIN - season).std("time"), 3, 0.03, 3)
+    linear = fit_var((TRAIN - season) / (TRAIN - season).std("time"), 3, 0.03)
+    expected = forecasting._linear_maps(linear, 6, 3)
     for member in trained:
         assert torch.equal(member.coefficients, expected[0]) and torch.equal(member.intercept, expected[1])
         assert member.network.out.weight.abs().max() > 0
@@ -863,3 +864,335 @@ def test_members_are_the_networks_of_the_package():
     for member in usual().members:
         assert isinstance(member, LinearSkip) and isinstance(member.network, STGCN)
         assert all(parameter.requires_grad for parameter in member.parameters())
+
+
+# ---------------------------------------------------------------------------- other stations, other regions
+
+SHARED = ["none", "gcn", "cheb", "directional"]
+
+
+def ring(stations: int) -> Data:
+    return grid_graph([50.0], np.arange(stations) * 360 / stations, neighbours=4)
+
+
+def at_ring(series: xr.DataArray) -> xr.DataArray:
+    """The series with its stations where the nodes of a ring are."""
+    return series.assign_coords(lon=("station", np.arange(series.sizes["station"]) * 360 / series.sizes["station"]))
+
+
+@functools.cache
+def abroad() -> xr.DataArray:
+    """Nine stations elsewhere, with another season and scale. Not to be changed."""
+    return at_ring(3 * weather(400, 9, seed=5) - 20)
+
+
+@functools.cache
+def shared(spatial="directional") -> Forecaster:
+    return fitted(validation=VALIDATION, spatial=spatial, shared=True)
+
+
+def network_weights(model: Forecaster) -> list[torch.Tensor]:
+    return [value for member in model.members for value in member.network.state_dict().values()]
+
+
+def everything(model: Forecaster) -> list[torch.Tensor]:
+    return [value.clone() for member in model.members for value in member.state_dict().values()]
+
+
+def standardised(series, train, harmonics=1) -> xr.DataArray:
+    scale = (train - climatology(train, train.time, harmonics)).std("time")
+    return (series - climatology(train, series.time, harmonics)) / scale
+
+
+@pytest.mark.parametrize("lags", [1, 3])
+def test_shared_training_starts_at_the_network_autoregression(untrained, lags):
+    series = weather()
+    model = fitted(lags=lags, horizon=4, history=4, shared=True)
+    z = standardised(series, TRAIN)
+    gnar = fit_gnar(z[:250], RING, lags)  # without a penalty
+    np.testing.assert_allclose(model.linear.own, gnar.own, rtol=1e-10)
+    np.testing.assert_allclose(model.linear.neighbours, gnar.neighbours, rtol=1e-10)
+    for lead in (1, 2, 4):
+        linear = gnar.on(RING, series.station.values).forecast(z, lead)
+        expected = climatology(TRAIN, series.time, 1) + linear * model._scale
+        said = model.distribution(series, lead)
+        np.testing.assert_allclose(said["mean"][4 + lead :], expected[4 + lead :], rtol=1e-5, atol=1e-4)
+
+
+def test_the_penalty_reaches_the_shared_linear_part(untrained):
+    model, z = fitted(shared=True, ridge=0.5), standardised(TRAIN, TRAIN)
+    np.testing.assert_allclose(model.linear.own, fit_gnar(z, RING, 3, ridge=0.5).own)
+    assert fitted().linear is None and fitted(shared=True, lags=0).linear is None
+
+
+@pytest.mark.parametrize("spatial", SHARED)
+def test_the_same_weights_at_another_number_of_stations(spatial):
+    """Transfer: nine stations instead of six, every weight of the networks the same to the bit."""
+    there = ring(9)
+    moved = shared(spatial).move(abroad()[:250], there)
+    assert all(map(torch.equal, network_weights(shared(spatial)), network_weights(moved)))
+    assert moved.stations.tolist() == abroad().station.values.tolist() and moved.members[0].coefficients.shape[-1] == 9
+    make = {"gcn": gcn_operator, "cheb": scaled_laplacian, "directional": directional_operators}.get(spatial)
+    for lead in (1, 3):
+        said = moved.distribution(abroad(), lead)
+        assert said["mean"].shape == (400, 9)
+        assert np.isfinite(said["mean"][2 + lead :]).all() and (said["spread"][2 + lead :] > 0).all()
+        # By hand: season and scale of the new stations, the shared linear forecast on their graph, and the network.
+        z = standardised(abroad(), abroad()[:250])
+        linear = shared(spatial).linear.on(there, abroad().station.values).forecast(z, lead)
+        x = torch.tensor(z.values, dtype=torch.float32)[None, :, :, None]
+        with torch.no_grad():
+            network = np.mean(
+                [
+                    m.network.eval()(x[:, 300:303], None if make is None else make(there))[0, lead - 1, :, 0].numpy()
+                    for m in shared(spatial).members
+                ],
+                axis=0,
+            )
+        valid = 302 + lead
+        season = climatology(abroad()[:250], abroad().time[[valid]], 1)[0]
+        expected = (linear[valid] + network) * moved._scale + season
+        np.testing.assert_allclose(said["mean"][valid], expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("spatial", SHARED)
+def test_moved_to_its_own_stations_a_forecaster_says_the_same(spatial):
+    assert identical(shared(spatial), shared(spatial).move(TRAIN, RING))
+
+
+def test_moved_there_and_back_a_forecaster_says_the_same():
+    there = shared().move(abroad()[:250], ring(9))
+    assert identical(shared(), there.move(TRAIN, RING))
+    assert identical(there, pickle.loads(pickle.dumps(there)), abroad())
+
+
+@pytest.mark.parametrize("spatial", SHARED)
+def test_stations_in_another_order_get_their_own_forecasts(spatial):
+    """Node-permutation equivariance, of linear part, network and season together; on an irregular graph."""
+    rng = np.random.default_rng(2)
+    lat, lon, order = rng.uniform(45, 60, 9), rng.uniform(0, 20, 9), rng.permutation(9)
+    series = abroad().assign_coords(lat=("station", lat), lon=("station", lon))
+    first = shared(spatial).move(series[:250], knn_graph(lat, lon, 3))
+    second = shared(spatial).move(series[:250, order], knn_graph(lat[order], lon[order], 3))
+    for lead in (1, 3):
+        expected = first.distribution(series, lead).isel(station=order)
+        found = second.distribution(series[:, order], lead)
+        for name in ("mean", "spread", "members"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_each_station_is_forecast_from_its_place_in_the_graph_and_nothing_else():
+    """Two rings that do not touch forecast as each of them alone."""
+    both = Data(
+        edge_index=torch.cat([RING.edge_index, RING.edge_index + 6], dim=1),
+        edge_weight=RING.edge_weight.repeat(2),
+        pos=RING.pos.repeat(2, 1),
+        num_nodes=12,
+    )
+    values = np.concatenate([weather(seed=1), weather(seed=2)], axis=1)
+    twelve = as_series(values).assign_coords(lon=("station", np.tile(60.0 * np.arange(6), 2)))
+    said = shared().move(twelve[:250], both).forecast(twelve, 2)
+    for part, seed in ((slice(0, 6), 1), (slice(6, 12), 2)):
+        alone = shared().move(weather(seed=seed)[:250], RING).forecast(weather(seed=seed), 2)
+        np.testing.assert_allclose(said[:, part], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_move_learns_season_and_scale_and_nothing_else():
+    """In other units there the forecast is in those; and a record that is changed later changes nothing."""
+    record = abroad()[:250]
+    kelvin = shared().move(5 * record + 273, ring(9)).forecast(5 * abroad() + 273, 2)
+    np.testing.assert_allclose(kelvin, 5 * shared().move(record, ring(9)).forecast(abroad(), 2) + 273, rtol=1e-4)
+    changed = record.copy(deep=True)
+    moved = shared().move(changed, ring(9))
+    before = moved.forecast(abroad())
+    changed[:] = 0
+    xr.testing.assert_identical(moved.forecast(abroad()), before)
+
+
+def test_a_moved_forecaster_shares_nothing_with_the_original():
+    before = everything(shared())
+    moved = shared().move(abroad()[:250], ring(9))
+    with torch.no_grad():
+        for member in moved.members:
+            for value in member.state_dict().values():
+                value.add_(1)
+    assert all(map(torch.equal, before, everything(shared())))
+    assert moved.histories == shared().histories and moved.horizon == 3
+
+
+def test_a_single_year_there_and_one_station_and_gaps():
+    alone = Data(edge_index=torch.zeros(2, 0, dtype=torch.long), pos=torch.tensor([[0.0, 50.0]]), num_nodes=1)
+    series = abroad()[:, :1]
+    for record in (series[:60], with_gaps(series[:250], 0.3)):
+        moved = shared().move(record, alone)
+        assert np.isfinite(moved.forecast(with_gaps(series, 0.2), 2)[4:]).all()
+    here = fitted(series[:250], series[250:320], alone, shared=True)
+    assert np.isfinite(here.move(TRAIN, RING).forecast(weather())[3:]).all()
+
+
+def test_what_the_network_found_it_finds_elsewhere():
+    """Weather that no linear forecast foretells: trained on a ring of six, applied to a ring of ten, as good there."""
+    here = gates(1600, 0)
+    options = {"channels": (8, 8, 8), "members": 1, "dropout": 0, "learning_rate": 1e-2, "epochs": 10}
+    model = fit_forecaster(here[:1000], None, RING, shared=True, **options)
+    rng = np.random.default_rng(1)
+    x = np.zeros((1600, 10))
+    for t in range(1, 1600):
+        x[t] = np.tanh(1.8 * np.roll(x[t - 1], 1) * np.roll(x[t - 1], -1)) + 0.4 * rng.standard_normal(10)
+    there = at_ring(as_series(4 * x + 7))
+    moved = model.move(there[:1000], ring(10))
+    found = rmse(moved.forecast(there)[1000:], there[1000:])
+    z = standardised(there, there[:1000])
+    linear = model.linear.on(ring(10), there.station.values).forecast(z) * moved._scale
+    linear = rmse((linear + climatology(there[:1000], there.time, 1))[1000:], there[1000:])
+    assert found < 0.85 * linear and found < 4 * 0.47
+    assert rmse(model.forecast(here)[1000:], here[1000:]) == pytest.approx(found / 4, rel=0.05)
+
+
+# ---------------------------------------------------------------------------- training on
+
+TUNING = {"epochs": 2, "learning_rate": 5e-3}
+
+
+def test_finetuning_leaves_the_original_alone_and_repeats_for_a_seed():
+    before, said = everything(shared()), shared().distribution(weather(), 2)
+    state = torch.get_rng_state()
+    first = shared().finetune(TRAIN, VALIDATION, ridge=0.1, seed=4, **TUNING)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(99)
+    assert identical(first, shared().finetune(TRAIN, VALIDATION, ridge=0.1, seed=4, **TUNING))
+    assert not identical(first, shared().finetune(TRAIN, VALIDATION, ridge=0.1, seed=5, **TUNING))
+    assert all(map(torch.equal, before, everything(shared())))
+    xr.testing.assert_identical(shared().distribution(weather(), 2), said)
+    assert not np.allclose(first.forecast(weather(), 2)[5:], said["mean"][5:], atol=1e-3)
+
+
+def test_finetuning_goes_on_from_the_weights_that_are_there():
+    """The smallest of steps ends next to where it began; and season, scale and stations stay."""
+    tuned = shared().finetune(TRAIN[:60], epochs=1, learning_rate=1e-9)
+    np.testing.assert_allclose(tuned.forecast(weather()), shared().forecast(weather()), atol=1e-4)
+    assert tuned.linear is shared().linear and len(tuned.histories) == 2
+    assert tuned.histories != shared().histories and len(tuned.histories[0].train_loss) == 1
+    tuned = shared().finetune(3 * TRAIN[:60], **TUNING)
+    xr.testing.assert_identical(tuned._scale, shared()._scale)
+    xr.testing.assert_identical(tuned._train, shared()._train)
+    assert tuned.stations.tolist() == shared().stations.tolist()
+
+
+def test_finetuning_sees_the_anomalies_from_the_season_of_the_move(untrained):
+    moved = fitted(shared=True).move(abroad()[:250], ring(9))
+    moved.finetune(abroad()[250:300], abroad()[300:340])
+    model, train, validation, options = untrained[-1]
+    z = standardised(abroad(), abroad()[:250])
+    for windows, part in ((train, z[250:300]), (validation, z[300:340])):
+        np.testing.assert_allclose(windows._x[..., 0], part, rtol=1e-4, atol=1e-5)
+    assert len(untrained) == 4 and model.coefficients.shape[-1] == 9 and options["seed"] == 1
+    assert all(map(torch.equal, options["operator"], directional_operators(ring(9))))
+
+
+def test_finetuning_settings_reach_the_training(untrained):
+    training = {"epochs": 7, "batch_size": 11, "learning_rate": 0.3, "weight_decay": 0.2, "patience": 4}
+    fitted(shared=True).finetune(TRAIN, VALIDATION, seed=8, progress=False, **training)
+    for number, (_, _, _, passed) in enumerate(untrained[2:]):
+        assert {name: passed[name] for name in training} == training and passed["seed"] == 8 + number
+
+
+@pytest.mark.parametrize("ridge", [None, 0, 0.2, 1e9])
+def test_finetuning_of_the_linear_part(untrained, ridge):
+    moved = fitted(shared=True).move(abroad()[:250], ring(9))
+    few = abroad()[250:290]
+    tuned = moved.finetune(few, ridge=ridge)
+    z = standardised(few, abroad()[:250])
+    expected = moved.linear if ridge is None else fit_gnar(z, ring(9), 3, 4, ridge, moved.linear)
+    np.testing.assert_allclose(tuned.linear.own, expected.own)
+    maps = forecasting._linear_maps(expected.on(ring(9), moved.stations), 9, 3)
+    for member in tuned.members:
+        torch.testing.assert_close(member.coefficients, maps[0])
+    assert all(map(torch.equal, network_weights(tuned), network_weights(moved)))
+    distance = float(np.abs(tuned.linear.own - moved.linear.own).max())
+    assert (distance < 1e-6) == (ridge in (None, 1e9))
+
+
+def test_a_few_steps_of_another_weather_help():
+    """Anomalies run west there and not east: what was learned here misleads, and fine-tuning puts it right."""
+    west = at_ring(weather(700, 9, seed=6)[:, ::-1].assign_coords(station=weather(700, 9, seed=6).station))
+    moved = shared().move(west[:400], ring(9))
+    tuned = moved.finetune(west[300:400], ridge=0.01, epochs=4, learning_rate=5e-3)
+    again = tuned.finetune(west[300:400], epochs=2, learning_rate=1e-3)
+    test = west[400:]
+    before, after = rmse(moved.forecast(west)[400:], test), rmse(tuned.forecast(west)[400:], test)
+    usual = rmse(climatology(west[:400], test.time, 1), test)
+    assert after < 0.92 * before and after < 0.9 * usual
+    assert rmse(again.forecast(west)[400:], test) < 0.95 * before
+
+
+@pytest.mark.parametrize("spatial", ["adaptive", "directional"])
+def test_finetuning_needs_no_shared_weights(spatial):
+    model = fitted(spatial=spatial)
+    tuned = model.finetune(weather()[250:320], **TUNING)
+    assert not np.allclose(tuned.forecast(weather())[5:], model.forecast(weather())[5:])
+    assert torch.equal(tuned.members[0].coefficients, model.members[0].coefficients) and tuned.linear is None
+
+
+def test_finetuning_takes_missing_values_and_keeps_its_arguments():
+    train, validation = with_gaps(TRAIN, 0.2), with_gaps(VALIDATION, 0.2)
+    before = train.copy(deep=True), validation.copy(deep=True)
+    tuned = shared().finetune(train, validation, ridge=0.1, **TUNING)
+    assert np.isfinite(tuned.forecast(weather())[3:]).all()
+    xr.testing.assert_identical(train, before[0])
+    xr.testing.assert_identical(validation, before[1])
+
+
+def without_pos() -> Data:
+    return Data(edge_index=RING.edge_index, edge_weight=RING.edge_weight, num_nodes=6)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda: fitted(shared=True, spatial="adaptive"), ValueError, ["spatial", "shared", "adaptive"]),
+        (lambda: fitted(shared=1), TypeError, ["shared", "True or False", "1"]),
+        (lambda: fitted(shared=True, graph=None), TypeError, ["graph", "NoneType"]),
+        (lambda: fitted(shared=True, graph=None, spatial="none"), TypeError, ["graph", "NoneType"]),
+        (lambda: fitted(shared=True, graph=THREE), ValueError, ["graph", "6 nodes", "3"]),
+        (lambda: fitted(shared=True, graph=without_pos(), spatial="gcn"), ValueError, ["graph", "pos"]),
+        (lambda: fitted(TRAIN[:, ::-1], shared=True), ValueError, ["graph", "order", "S5"]),
+        (lambda: fitted(TRAIN[:, ::-1], shared=True, lags=0), ValueError, ["graph", "order", "S5"]),
+        (lambda: fitted(shared=True, ridge=-1), ValueError, ["ridge", "-1"]),
+        (lambda: usual().move(TRAIN, RING), ValueError, ["move", "shared=True", "6 stations"]),
+        (lambda: shared().move(TRAIN.values, RING), TypeError, ["train", "DataArray", "ndarray"]),
+        (lambda: shared().move(TRAIN.T, RING), ValueError, ["train", "(time, station)"]),
+        (lambda: shared().move(TRAIN[:, :0], RING), ValueError, ["train", "at least one station"]),
+        (lambda: shared().move(TRAIN, None), TypeError, ["graph", "NoneType"]),
+        (lambda: shared("none").move(TRAIN, None), TypeError, ["graph", "NoneType"]),
+        (lambda: shared().move(TRAIN, ring(9)), ValueError, ["graph", "6 nodes", "9"]),
+        (lambda: shared("none").move(TRAIN, ring(9)), ValueError, ["graph", "6 nodes", "9"]),
+        (lambda: shared().move(TRAIN, without_pos()), ValueError, ["graph", "pos"]),
+        (lambda: shared().move(TRAIN[:, ::-1], RING), ValueError, ["graph", "order", "S5"]),
+        (lambda: shared().move(change(TRAIN, S1=5.3), RING), ValueError, ["train", "constant", "S1"]),
+        (lambda: shared().move(TRAIN.assign_coords(time=np.arange(250)), RING), TypeError, ["train", "dates"]),
+        (lambda: shared().move(abroad()[:250], ring(9)).forecast(weather()), ValueError, ["series", "9 stations"]),
+        (lambda: shared().finetune(TRAIN.values), TypeError, ["train", "DataArray", "ndarray"]),
+        (lambda: shared().finetune(TRAIN[:, ::-1]), ValueError, ["train", "the forecaster", "S5"]),
+        (lambda: shared().finetune(abroad()), ValueError, ["train", "the forecaster", "6 stations"]),
+        (lambda: shared().finetune(TRAIN[:5]), ValueError, ["at least 6 time steps", "5"]),
+        (lambda: shared().finetune(TRAIN.assign_coords(time=np.arange(250))), TypeError, ["train", "dates"]),
+        (lambda: shared().finetune(TRAIN, TRAIN), ValueError, ["validation", "not in train"]),
+        (lambda: shared().finetune(TRAIN, VALIDATION[:, :3]), ValueError, ["validation", "stations of train"]),
+        (lambda: shared().finetune(TRAIN, ridge=-1), ValueError, ["ridge", "at least 0", "-1"]),
+        (lambda: shared().finetune(TRAIN, ridge=True), ValueError, ["ridge", "True"]),
+        (lambda: usual().finetune(TRAIN, ridge=0.1), ValueError, ["ridge", "shared=True", "0.1"]),
+        (lambda: shared().finetune(TRAIN, epochs=0), ValueError, ["epochs", "at least 1", "0"]),
+        (lambda: shared().finetune(TRAIN, learning_rate=0), ValueError, ["learning_rate", "above 0"]),
+        (lambda: shared().finetune(TRAIN, seed=-1), ValueError, ["seed", "-1"]),
+        (lambda: shared().finetune(TRAIN * NaN), ValueError, ["observed target"]),
+    ],
+)
+def test_moves_and_finetuning_refuse_what_does_not_fit(call, error, parts):
+    with pytest.raises(error) as raised:
+        call()
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+def test_a_shared_linear_part_is_a_gnar():
+    assert isinstance(shared().linear, GNAR) and usual().linear is None
