@@ -6,6 +6,7 @@ import build_coastlines
 import build_colorado
 import build_electricity_demand
 import build_irish_wind
+import build_pacific
 import build_reanalysis
 import build_winter_height
 
@@ -15,6 +16,7 @@ SCRIPTS = (
     build_winter_height,
     build_colorado,
     build_electricity_demand,
+    build_pacific,
     build_coastlines,
 )
 

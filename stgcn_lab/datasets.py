@@ -2,19 +2,22 @@
 
 Every embedded file is listed in `data/registry.json` with its source, licence and SHA-256; `data/README.md` of the
 repository says how each was made. Values are float64, missing values NaN, units follow the CF conventions. Only
-`load_era5_uk` downloads: a file with a known SHA-256, once.
+`load_era5_uk` downloads: a file with a known SHA-256, once. `open_era5` reads a store of the reader's choice, lazily.
 """
 
 import functools
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+
+from ._checks import whole_number
 
 DATA_DIR = Path(__file__).parent / "data"
 REGIONS = ("europe", "east_asia", "north_america")
@@ -30,6 +33,16 @@ UNITS = {
     "air_temperature": ("degC", "degree_Celsius", "degrees_Celsius", "celsius", "Celsius", "K", "kelvin", "degF"),
     "wind_speed": ("m s-1", "m/s", "m s**-1", "km h-1", "km/h", "knot", "knots", "kn", "kt"),
     "lwe_thickness_of_precipitation_amount": ("mm", "cm", "m"),
+}
+
+# What the public archives of ERA5 call a variable, and what this package does.
+ERA5_NAMES = {
+    "2m_temperature": "air_temperature",
+    "2m_dewpoint_temperature": "dew_point_temperature",
+    "10m_u_component_of_wind": "eastward_wind",
+    "10m_v_component_of_wind": "northward_wind",
+    "mean_sea_level_pressure": "air_pressure_at_mean_sea_level",
+    "total_precipitation": "precip",
 }
 
 Field = TypeVar("Field", xr.DataArray, xr.Dataset)
@@ -163,6 +176,22 @@ def load_electricity_demand() -> xr.Dataset:
     return _load("electricity_demand.nc")
 
 
+def load_pacific() -> xr.Dataset:
+    """Monthly temperature of the tropical Pacific in two series, the sea's off Peru and the air's on the equator.
+
+    Each series is NaN where it has no value: the sea's covers 1950-2010, the air's 1948-01 to 2026-02. A month's mean
+    is known only when the month is over: see :func:`stgcn_lab.windows.known_at`.
+
+    Returns:
+        Dataset with sst_nino12 (sea surface, 0-10 S, 90-80 W) and air_nino34 (near the surface, 5 S-5 N, 170-120 W),
+        each (time 938) in degC; time is the first of the month.
+    Source:
+        NOAA Climate Prediction Center, ERSST.v3b; Smith et al. (2008), doi:10.1175/2007JCLI2100.1. NCEP/NCAR
+        Reanalysis 1; Kalnay et al. (1996).
+    """
+    return _load("pacific.nc")
+
+
 def load_era5_uk(path: str | os.PathLike[str] | None = None) -> xr.Dataset:
     """Hourly temperature 2 m above the ground over Great Britain and Ireland, March 2019, on a 0.25 degree grid.
 
@@ -263,6 +292,160 @@ def _checked_era5(path: Path, argument: str) -> bytes:
             f"at {path}; it is another file or was not downloaded whole: delete it and get it from {ERA5_UK_URL}"
         )
     return content
+
+
+def open_era5(
+    store: str | os.PathLike[str],
+    variables: str | Sequence[str],
+    region: tuple[float, float, float, float] | None = None,
+    time: tuple[Any, Any] | slice | None = None,
+    *,
+    chunk: int = 24,
+    storage_options: dict[str, Any] | None = None,
+) -> xr.Dataset:
+    """Variables of ERA5 from a zarr store in the layout of the public archives, read when they are computed.
+
+    Such a store has the dims time, latitude and longitude (0 to 360 degrees), a chunk for each hour of the whole globe,
+    and consolidated metadata, so that opening takes a handful of requests however large it is. What is computed later
+    reads the hours that it needs, ``chunk`` at a time, and keeps of each the region alone.
+
+    Args:
+        store: folder, or URL that fsspec understands, such as "https://host/path/era5.zarr".
+        variables: names in the store. Those in `ERA5_NAMES`, such as "2m_temperature", are given the names of this
+            package; the others keep theirs.
+        region: (south, north, west, east) in degrees, borders included; west below east, so a region across Greenwich
+            has a negative west, and one across the date line an east above 180. None is the globe from 180 W.
+        time: (first, last) or a slice of dates such as ("2019-03-01", "2019-03-07"), both included; None is all.
+        chunk: time steps that are read together, as one task of dask.
+        storage_options: passed on to fsspec, such as {"token": "anon"} for gs://, which needs gcsfs.
+    Returns:
+        Lazy Dataset with dims (time, lat, lon), lat and lon ascending; values as stored (float32), but kelvin as degC
+        and metres of precipitation as mm.
+    Raises:
+        ImportError: zarr or dask is missing, which the extra "scale" brings.
+        FileNotFoundError: no zarr store at ``store``.
+        ConnectionError: the URL cannot be read.
+        TypeError, ValueError: ``store`` is no zarr store of that layout, or has no such variable, cell or time.
+    Source:
+        ERA5, Copernicus Climate Change Service; Hersbach et al. (2020), doi:10.1002/qj.3803.
+    """
+    names = [variables] if isinstance(variables, str) else list(variables)
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"variables: found {variables!r}, expected the name of at least one variable, each once")
+    chunk = whole_number(chunk, "chunk")
+    opened = _opened(store, storage_options)
+    if unknown := [name for name in names if name not in opened.data_vars]:
+        raise ValueError(f"variables: found {unknown[0]!r}, expected some of {sorted(map(str, opened.data_vars))}")
+    opened = opened[names]
+    for name, variable in opened.data_vars.items():
+        if set(variable.dims) != {"time", "latitude", "longitude"}:
+            raise ValueError(
+                f"variables: found dims {variable.dims} of {name!r}, expected time, latitude and longitude, no levels"
+            )
+        if not isinstance(variable.attrs.get("units"), str):
+            raise ValueError(f"variables: found no units of {name!r} in the store, expected them in its attributes")
+    rows, columns, lon = _cells(opened["latitude"].values, opened["longitude"].values, region)
+    opened = _between(opened, time).isel(latitude=rows, longitude=columns)
+    # Chunks only now: a task reads its hours and keeps the cells that were asked for, in one step.
+    opened = opened.chunk(time=chunk, latitude=-1, longitude=-1).transpose("time", "latitude", "longitude")
+    found = opened.rename(latitude="lat", longitude="lon").reset_coords(drop=True)
+    coords = {
+        "time": found["time"].variable,
+        "lat": ("lat", found["lat"].values.astype(np.float64), {"units": "degrees_north", "standard_name": "latitude"}),
+        "lon": ("lon", lon, {"units": "degrees_east", "standard_name": "longitude"}),
+    }
+    data = {ERA5_NAMES.get(str(name), str(name)): _in_our_units(v, str(name)) for name, v in found.data_vars.items()}
+    return xr.Dataset({name: value.variable for name, value in data.items()}, coords, opened.attrs).drop_encoding()
+
+
+def _opened(store: Any, storage_options: dict[str, Any] | None) -> xr.Dataset:
+    """The store, with nothing read but its coordinates."""
+    if not isinstance(store, (str, os.PathLike)):
+        raise TypeError(f"store: found {type(store).__name__}, expected a path or a URL")
+    store = os.fspath(store)
+    remote = "://" in store
+    try:
+        import dask  # noqa: F401
+        import zarr  # noqa: F401
+
+        if remote:
+            import aiohttp  # noqa: F401
+            import fsspec  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'open_era5: expected {error.name}, found none; pip install "stgcn-lab[scale]"', name=error.name
+        ) from error
+    options = {"storage_options": storage_options} if storage_options else {}
+    try:
+        # cache=False: what has been computed is not kept behind the caller's back
+        opened = xr.open_dataset(store, engine="zarr", chunks=None, cache=False, **options)  # type: ignore[arg-type]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"store: expected a zarr store, found none at {store}") from error
+    except ValueError as error:  # an unknown kind of URL, damaged metadata
+        raise ValueError(f"store: expected a zarr store, found none that can be read at {store}: {error}") from error
+    except OSError as error:  # aiohttp's failed connections among them
+        raise ConnectionError(f"store: could not read {store}: {error}") from error
+    for axis in ("time", "latitude", "longitude"):
+        if axis not in opened.indexes:
+            raise ValueError(
+                f"store: found dims {tuple(opened.dims)}, expected time, latitude and longitude, each with a coordinate"
+            )
+    return opened
+
+
+def _cells(lat: np.ndarray, lon: np.ndarray, region: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows from south to north and columns from west to east that lie in a region, and the longitudes as it has them.
+
+    Longitudes are counted eastwards from the western border, so it does not matter where the store begins.
+    """
+    try:
+        south, north, west, east = (-90, 90, -180, 180) if region is None else map(float, region)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"region: found {region!r}, expected (south, north, west, east) in degrees") from error
+    if not (-90 <= south <= north <= 90 and -180 <= west <= east <= 360 and east - west <= 360):
+        raise ValueError(
+            f"region: found {region!r}, expected (south, north, west, east) with -90 <= south <= north <= 90 and "
+            "-180 <= west <= east <= 360; across Greenwich west is negative, across the date line east is above 180"
+        )
+    tiny = 1e-6  # a cell on the border belongs to the region, whatever its last digit
+    rows = np.argsort(lat, kind="stable")
+    rows = rows[(lat[rows] >= south - tiny) & (lat[rows] <= north + tiny)]
+    eastward = np.mod(lon.astype(np.float64) - west + tiny, 360) - tiny
+    columns = np.argsort(eastward, kind="stable")
+    columns = columns[eastward[columns] <= east - west + tiny]
+    if not rows.size or not columns.size:
+        raise ValueError(
+            f"region: no cell of the store lies in {region!r}; its latitudes are {lat.min():g} to {lat.max():g}, "
+            f"its longitudes {lon.min():g} to {lon.max():g}"
+        )
+    return rows, columns, np.round(west + eastward[columns], 5)
+
+
+def _between(opened: xr.Dataset, time: Any) -> xr.Dataset:
+    """The steps of a period, both ends included."""
+    times = opened.indexes["time"]
+    if not (times.is_monotonic_increasing and times.is_unique):
+        raise ValueError("store: expected times in ascending order, each once")
+    if time is None:
+        return opened
+    try:
+        first, last = (time.start, time.stop) if isinstance(time, slice) else time
+        part = opened.sel(time=slice(first, last))
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"time: found {time!r}, expected (first, last) such as ('2019-03-01', '2019-03')") from error
+    if part.sizes["time"] == 0:
+        raise ValueError(f"time: found no step in {time!r}; the store covers {times[0]} to {times[-1]}")
+    return part
+
+
+def _in_our_units(variable: xr.DataArray, name: str) -> xr.DataArray:
+    units = variable.attrs["units"]
+    attrs = variable.attrs | {"units": units.replace("**", "")}
+    if units == "K":
+        return (variable - 273.15).assign_attrs(attrs | {"units": "degC"})
+    if units == "m" and name == "total_precipitation":
+        return (variable * 1000).assign_attrs(attrs | {"units": "mm"})
+    return variable.assign_attrs(attrs)
 
 
 def coastlines_dir() -> Path:

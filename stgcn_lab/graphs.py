@@ -9,9 +9,13 @@ A graph is a :class:`torch_geometric.data.Data` with
 
 In matrix form ``A[i, j]`` is the weight with which station j influences station i, so that a graph
 operator acts on a field ``x`` (nodes, features) as ``A @ x``.
+
+Where nodes are of several kinds (stations, grid cells, an ocean), the graph is a
+:class:`torch_geometric.data.HeteroData`, and the matrix of a relation is (targets, sources).
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import Delaunay, QhullError, cKDTree
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
 from ._checks import whole_number
 
@@ -431,6 +435,83 @@ def _correlation(values: Array) -> Array:
     return np.where(np.isfinite(r) & (variance > 1e-12) & (variance.T > 1e-12), r, 0.0)
 
 
+def hetero_graph(
+    places: Mapping[str, tuple[ArrayLike, ArrayLike] | None], k: int = 4, length_scale: float | None = None
+) -> HeteroData:
+    """Nodes of several kinds: inside a kind each node hears its neighbours, and one kind hears all the others.
+
+    The relations are ``(kind, "near", kind)``, :func:`knn_graph` inside every kind that has places, and
+    ``(kind, "to", target)``, from the k nearest nodes of each other kind to every node of the target. Weights are
+    Gaussian in the distance, as there.
+
+    Args:
+        places: {kind: (lat, lon)}, each (nodes,) in degrees, or None for a kind of one node without a place, such
+            as an ocean, which every node of the target hears with weight 1. The first kind is the target.
+        k: neighbours of each node, capped at the number of nodes there are.
+        length_scale: of the Gaussian in km; by default the mean length of the edges, relation by relation.
+
+    Returns:
+        The graph, with ``num_nodes`` and, where there are places, ``pos`` for each kind, and ``edge_index``,
+        ``edge_weight`` and ``edge_distance`` (km, NaN without a place) for each relation, ordered by target, then
+        source.
+
+    Raises:
+        TypeError, ValueError: for no kinds, a target without places, a kind without a name, impossible coordinates,
+            or k below 1.
+    """
+    if not isinstance(places, Mapping) or not places:
+        raise TypeError(f"places: expected a dict such as {{'station': (lat, lon), 'ocean': None}}, found {places!r}")
+    k = whole_number(k, "k")
+    graph, where = HeteroData(), {}
+    for kind, place in places.items():
+        if not isinstance(kind, str) or not kind:
+            raise TypeError(f"places: expected the name of each kind, found {kind!r}")
+        if place is None:
+            graph[kind].num_nodes = 1
+            continue
+        if not isinstance(place, (tuple, list)) or len(place) != 2:
+            raise TypeError(f"places[{kind!r}]: expected (lat, lon) or None, found {type(place).__name__}")
+        try:
+            where[kind] = lat, lon = _stations(*place)
+        except ValueError as error:
+            raise ValueError(f"places[{kind!r}]: {error}") from error
+        near = knn_graph(lat, lon, k, length_scale=length_scale)
+        graph[kind].num_nodes, graph[kind].pos = near.num_nodes, near.pos
+        _relate(graph, (kind, "near", kind), near.edge_index, near.edge_weight, near.edge_distance)
+    target = next(iter(places))
+    if target not in where:
+        raise ValueError(f"places: expected (lat, lon) for the first kind, the target {target!r}, found None")
+    lat, lon = where[target]
+    for kind in places:
+        if kind == target:
+            continue
+        if kind in where:
+            source, row, distance, weight = _nearest(*where[kind], lat, lon, k, length_scale)
+        else:
+            source, row = np.zeros(len(lat), np.int64), np.arange(len(lat))
+            distance, weight = np.full(len(lat), np.nan), np.ones(len(lat))
+        index = torch.from_numpy(np.stack([source, row]).astype(np.int64))
+        edges = (torch.from_numpy(values.astype(np.float32)) for values in (weight, distance))
+        _relate(graph, (kind, "to", target), index, *edges)
+    return graph
+
+
+def _nearest(
+    lat: Array, lon: Array, to_lat: Array, to_lon: Array, k: int, length_scale: float | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, Array]:
+    """Source, target, distance and weight of the edges from the k nearest places to each of others."""
+    k = min(k, len(lat))
+    nearest = cKDTree(_unit_vectors(lat, lon)).query(_unit_vectors(to_lat, to_lon), k=np.arange(1, k + 1))[1]
+    source, target = np.sort(nearest, axis=1).ravel().astype(np.int64), np.repeat(np.arange(len(to_lat)), k)
+    distance = great_circle_distance(lat[source], lon[source], to_lat[target], to_lon[target])
+    return source, target, distance, _weight(distance, "gaussian", length_scale)
+
+
+def _relate(graph: HeteroData, relation: tuple[str, str, str], index: Tensor, weight: Tensor, distance: Tensor) -> None:
+    graph[relation].edge_index, graph[relation].edge_weight = index, weight
+    graph[relation].edge_distance = distance
+
+
 # ---------------------------------------------------------------------------- operators
 
 
@@ -607,7 +688,51 @@ def directional_operators(graph: Data, sectors: int = 4, sparse: bool | None = N
     for s in range(sectors):
         part = sp.csr_matrix((a.data * (sector == s), (a.row, a.col)), shape=a.shape)
         part.eliminate_zeros()
-        total = np.asarray(part.sum(axis=1)).ravel()
-        inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
-        operators.append(to_operator(sp.diags(inverse) @ part, sparse))
+        operators.append(to_operator(_averaging(part), sparse))
     return tuple(operators)
+
+
+def hetero_operators(graph: HeteroData, sparse: bool | None = None) -> dict[tuple[str, str, str], Tensor]:
+    """One averaging operator for each relation of a graph with several kinds of nodes.
+
+    ``O_ij = A_ij / Σ_j A_ij``, A_ij the weight with which node j of the source influences node i of the target; a node
+    that hears nobody has a row of zeros.
+
+    Args:
+        graph: as :func:`hetero_graph` makes it; ``edge_weight`` may be missing where all weights are 1.
+        sparse: None chooses dense up to 300 targets and CSR above.
+
+    Returns:
+        {(source, relation, target): (N_target, N_source) float32}.
+
+    Raises:
+        TypeError, ValueError: for anything but a HeteroData with edges, kinds without ``num_nodes``, edges to nodes
+            that are not there, or weights that are negative or not finite.
+    """
+    if not isinstance(graph, HeteroData):
+        raise TypeError(f"graph: expected torch_geometric.data.HeteroData, found {type(graph).__name__}")
+    if not graph.edge_types:
+        raise ValueError("graph: expected at least one relation with edges, found none")
+    operators = {}
+    for relation in graph.edge_types:
+        source, _, target = relation
+        shape = graph[target].num_nodes, graph[source].num_nodes
+        if not all(shape):
+            raise ValueError(f"graph: expected num_nodes of at least 1 for {source!r} and {target!r}, found {shape}")
+        edges = graph[relation]
+        index = edges.edge_index.cpu().numpy()
+        weight = edges.edge_weight.cpu().numpy() if "edge_weight" in edges else np.ones(index.shape[1])
+        if not (np.isfinite(weight) & (weight >= 0)).all():
+            raise ValueError(f"graph: expected edge weights that are finite and not negative in {relation}")
+        if index.size and (index.min() < 0 or (index.max(axis=1) >= shape[::-1]).any()):
+            raise ValueError(f"graph: expected nodes below {shape[::-1]} in edge_index of {relation}, found more")
+        a = sp.csr_matrix((weight.astype(np.float64), (index[1], index[0])), shape=shape)
+        operators[relation] = to_operator(_averaging(a), sparse)
+    return operators
+
+
+def _averaging(a: sp.csr_matrix) -> sp.csr_matrix:
+    """Each row divided by its sum; rows without edges stay zero."""
+    total = np.asarray(a.sum(axis=1)).ravel()
+    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+    return sp.csr_matrix(sp.diags(inverse) @ a)

@@ -6,7 +6,7 @@ says so: :class:`AdaptiveAdjacency`). The graph comes in as an operator, an (N, 
 ``forward``, so that a trained layer can be moved to another region.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ._checks import whole_number
 
-Operators = Tensor | Sequence[Tensor]
+Operators = Tensor | Sequence[Tensor] | Mapping[Any, Tensor]
 
 
 def propagate(operator: Tensor, x: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""Networks: the article's classifier, STGCN and a mesh step for forecasts, ST-GCN for classes, three that fill gaps.
+"""Networks: the article's classifier, STGCN and a mesh step for forecasts, ST-GCN for classes, one that brings several
+sources together, three that fill gaps.
 
 All take ``(batch, time, node, feature)`` and a graph operator, except :class:`ArticleSTGCN`, which keeps
 the article's order of axes at its door.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from .layers import (
     TemporalConv,
     _check_features,
     _check_sizes,
+    _SparseProduct,
     _spatial_layer,
     _three_widths,
 )
@@ -544,6 +546,186 @@ class Rollout(nn.Module):
 
     def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
         return rollout(self.step, x, self.horizon, operator)
+
+
+# ---------------------------------------------------------------------------- several sources
+
+Relation = tuple[str, str, str]
+
+
+class FusionSTGCN(nn.Module):
+    """Several sources, each with its own nodes, features, history and gaps, for one forecast at the nodes of one kind.
+
+    Every kind has an encoder of its own, a gated convolution over its whole history that sees values and masks and
+    gives each node a state h. In each round the nodes hear the mean of their neighbours along every relation r,
+    taken over those that have data,
+
+    ``h_i <- h_i + relu(W h_i + b + Σ_r W_r m_ri)``, ``m_ri = Σ_j O_r[i, j] k_j h_j / Σ_j O_r[i, j] k_j``,
+
+    with k_j = 1 if node j has data in its history, or has heard of some in an earlier round, and 0 otherwise: a
+    neighbour without data changes nothing. At the end a linear map gives all lead times at the target. It starts at
+    zero: before training the forecast of standardised anomalies is the climate. No weight depends on a number of
+    nodes.
+
+    Args:
+        in_features: {kind: F}.
+        out_features: F_out.
+        history: {kind: steps}.
+        horizon: number of steps to predict.
+        channels: width of the states.
+        rounds: how often messages are passed.
+        target: the kind of node to predict at.
+        relations: (source, relation, target) to pass messages along, keys of the operators; none for a network of
+            the target alone.
+        context: {kind: number} of the last features that say what a node is, such as its elevation, and are no data.
+        dropout: share of the states' values dropped before the last map in training.
+
+    Shapes:
+        x {kind: (B, history, N, F)} with NaN where nothing was observed, operators {relation: (N_target, N_source)}
+        from :func:`stgcn_lab.graphs.hetero_operators` -> (B, horizon, N of the target, F_out). Kinds and relations
+        that the network does not know may be there and are left alone.
+
+    Raises:
+        TypeError, ValueError: for unknown kinds, a kind whose messages cannot reach the target in so many rounds, or
+            shapes that do not fit.
+
+    Source: the relations of Schlichtkrull et al. (2018), doi:10.1007/978-3-319-93417-4_38, with masked means.
+    """
+
+    def __init__(
+        self,
+        in_features: Mapping[str, int],
+        out_features: int,
+        history: Mapping[str, int],
+        horizon: int,
+        channels: int = 16,
+        rounds: int = 1,
+        target: str = "station",
+        relations: Sequence[Relation] = (),
+        context: Mapping[str, int] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for setting, name in ((in_features, "in_features"), (history, "history"), (context or {}, "context")):
+            if not isinstance(setting, Mapping):
+                raise TypeError(f"{name}: expected a dict, one number for each kind, found {setting!r}")
+        self.kinds = list(in_features)
+        out_features, horizon = _check_sizes(out_features=out_features, horizon=horizon)
+        channels, rounds = _check_sizes(channels=channels, rounds=rounds)
+        if target not in self.kinds:
+            raise ValueError(f"target: expected one of the kinds {self.kinds}, found {target!r}")
+        if not set(self.kinds) <= set(history):
+            raise ValueError(f"history: expected the kinds {self.kinds}, found {list(history)}")
+        self.in_features = {kind: whole_number(in_features[kind], f"in_features[{kind!r}]") for kind in self.kinds}
+        self.history = {kind: whole_number(history[kind], f"history[{kind!r}]") for kind in self.kinds}
+        self.data = dict(self.in_features)  # how many features are data
+        for kind in self.kinds:
+            self.data[kind] -= whole_number((context or {}).get(kind, 0), f"context[{kind!r}]", least=0)
+            if self.data[kind] < 1:
+                raise ValueError(f"context: expected fewer than the {self.in_features[kind]} features of {kind!r}")
+        self.target, self.horizon, self.out_features = target, horizon, out_features
+        self.encode = nn.ModuleList(
+            TemporalConv(2 * self.in_features[kind], channels, self.history[kind], pad=False) for kind in self.kinds
+        )
+        plan = _plan(relations, self.kinds, target, rounds)
+        self.rounds = nn.ModuleList(_FusionRound(used, channels) for used in plan)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(channels, horizon * out_features)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Mapping[str, Tensor], operators: Operators | None = None) -> Tensor:
+        states, known = self._encoded(x)
+        for step in self.rounds:
+            states, known = step(states, known, operators)
+        y = self.out(self.dropout(states[self.target]))  # (B, N, horizon x F_out)
+        return y.unflatten(-1, (self.horizon, self.out_features)).transpose(1, 2)
+
+    def _encoded(self, x: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """States (B, N, channels) of each kind, and whether a node has data (B, N, 1), 1 or 0."""
+        if not isinstance(x, Mapping) or not set(self.kinds) <= set(x):
+            found = list(x) if isinstance(x, Mapping) else type(x).__name__
+            raise TypeError(f"x: expected a dict of tensors of the kinds {self.kinds}, found {found}")
+        states, known = {}, {}
+        for kind, encode in zip(self.kinds, self.encode, strict=True):
+            values = x[kind]
+            _check_features(values, self.in_features[kind], f"FusionSTGCN, x[{kind!r}],", series=True)
+            if values.shape[1] != self.history[kind]:
+                raise ValueError(
+                    f"x: expected {self.history[kind]} time steps of {kind!r}, found shape {tuple(values.shape)}"
+                )
+            seen = values.isfinite()
+            both = torch.cat([values.where(seen, torch.zeros_like(values)), seen.to(values.dtype)], dim=-1)
+            states[kind] = encode(both).squeeze(1)
+            data = seen[..., : self.data[kind]].any(dim=3).any(dim=1)
+            known[kind] = data.to(states[kind].dtype).unsqueeze(-1)
+        return states, known
+
+
+class _FusionRound(nn.Module):
+    """All nodes that hear something along these relations hear it at once."""
+
+    def __init__(self, relations: Sequence[Relation], channels: int) -> None:
+        super().__init__()
+        self.relations = list(relations)
+        self.hearers = sorted({target for _, _, target in relations})
+        self.own = nn.ModuleList(nn.Linear(channels, channels) for _ in self.hearers)
+        self.hear = nn.ModuleList(nn.Linear(channels, channels, bias=False) for _ in relations)
+
+    def forward(
+        self, states: dict[str, Tensor], known: dict[str, Tensor], operators: Operators | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        told = {kind: own(states[kind]) for kind, own in zip(self.hearers, self.own, strict=True)}
+        informed = dict(known)
+        for relation, hear in zip(self.relations, self.hear, strict=True):
+            source, _, target = relation
+            mean, share = _mean_of_known(_operator_of(operators, relation, states), states[source], known[source])
+            told[target] = told[target] + hear(mean)
+            informed[target] = torch.maximum(informed[target], (share > 0).to(known[target].dtype))
+        return states | {kind: states[kind] + F.relu(told[kind]) for kind in self.hearers}, informed
+
+
+def _plan(relations: Sequence[Relation], kinds: list[str], target: str, rounds: int) -> list[list[Relation]]:
+    """Which relations each round needs: those whose messages still reach the target in the rounds that are left."""
+    relations = [tuple(relation) for relation in relations]  # type: ignore[misc]
+    for relation in relations:
+        if len(relation) != 3 or relation[0] not in kinds or relation[2] not in kinds:
+            raise ValueError(f"relations: expected (source, relation, target) with the kinds {kinds}, found {relation}")
+    if len(set(relations)) != len(relations):
+        raise ValueError(f"relations: expected each once, found {relations}")
+    wanted, plan = {target}, []
+    for _ in range(rounds):
+        used = [relation for relation in relations if relation[2] in wanted]
+        plan.append(used)
+        wanted = wanted | {source for source, _, _ in used}
+    if set(kinds) != wanted:
+        lost = [kind for kind in kinds if kind not in wanted]
+        raise ValueError(
+            f"relations: expected a way from each kind to {target!r} within {rounds} rounds, found none for {lost}"
+        )
+    return plan[::-1]
+
+
+def _operator_of(operators: Any, relation: Relation, states: Mapping[str, Tensor]) -> Tensor:
+    if not isinstance(operators, Mapping) or relation not in operators:
+        found = list(operators) if isinstance(operators, Mapping) else type(operators).__name__
+        raise TypeError(f"operators: expected a dict with {relation}, as hetero_operators makes it, found {found}")
+    operator, shape = operators[relation], (states[relation[2]].shape[1], states[relation[0]].shape[1])
+    if tuple(operator.shape) != shape:
+        raise ValueError(
+            f"operators: expected {shape} = (N_target, N_source) for {relation}, found {tuple(operator.shape)}"
+        )
+    return operator
+
+
+def _mean_of_known(operator: Tensor, h: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean (B, N_target, C) of the neighbours that have data, 0 where none has, and their share of the weights."""
+    told = torch.cat([h * known, known], dim=-1)
+    columns = told.transpose(0, 1).flatten(1)  # (N_source, B (C + 1)): one product for all
+    sparse = operator.layout == torch.sparse_csr
+    product = _SparseProduct.apply(operator, columns) if sparse else operator @ columns
+    total, share = product.unflatten(1, (len(h), -1)).transpose(0, 1).split([h.shape[-1], 1], dim=-1)
+    return total / torch.where(share > 0, share, torch.ones_like(share)), share
 
 
 # ---------------------------------------------------------------------------- networks that fill gaps

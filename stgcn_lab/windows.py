@@ -1,19 +1,21 @@
 """From a series to what a network is trained on: splits in time, standardising, windows with masks.
 
 The order matters. Split first, fit the scaler on the training part alone, cut windows last: then no window
-straddles two parts and nothing of the later years reaches the training.
+straddles two parts and nothing of the later years reaches the training. Where sources with steps of their own meet,
+a value counts from when it was known, not from its time stamp.
 """
 
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
 
-from ._checks import whole_number
+from ._checks import number, whole_number
 
 Series = TypeVar("Series", xr.DataArray, xr.Dataset)
 Date = str | datetime.datetime | np.datetime64  # a pandas Timestamp is a datetime
@@ -130,12 +132,18 @@ class Standardizer:
         for name, variable in values.data_vars.items():
             if variable.dtype.kind not in "fiub":
                 raise TypeError(f"train: expected numbers, found dtype {variable.dtype} in {name!r}")
-            if not bool(variable.notnull().any()):
-                raise ValueError(f"train: expected at least one value, found {name!r} all missing")
         dims = "time" if self.per_station else None
         train = train.astype(np.float64, copy=False)  # sums of thousands of float32 values lose digits
-        self.mean = train.mean(dims, keep_attrs=True)
-        std = train.std(dims, keep_attrs=True)
+        observed = values.notnull().any()
+        mean, std = train.mean(dims, keep_attrs=True), train.std(dims, keep_attrs=True)
+        if values.chunks:  # a lazy record is read once, for all three, a chunk at a time
+            import dask
+
+            observed, mean, std = dask.compute(observed, mean, std)
+        for name, found in observed.data_vars.items():
+            if not bool(found):
+                raise ValueError(f"train: expected at least one value, found {name!r} all missing")
+        self.mean = mean
         self.std = std.where((std > 1e-9 * np.abs(self.mean)) | std.isnull(), 1.0)  # constant: only centred
         return self
 
@@ -237,15 +245,8 @@ class WindowDataset:
         self._y, self._y_mask = _as_tensor(ds, self.targets, "targets")
         times = ds.time.values
         length = history + horizon
-        if len(times) < length:
-            raise ValueError(
-                f"ds: expected at least {length} time steps (history {history} + horizon {horizon}), found {len(times)}"
-            )
-        # Months differ in length, so a step may be up to half as long again as the usual one.
-        steps = np.diff(times).astype("timedelta64[s]").astype(float)
-        breaks = np.concatenate([[0], np.cumsum(steps > 1.5 * np.median(steps))])
-        starts = np.arange(len(times) - length + 1)
-        whole = breaks[starts] == breaks[starts + length - 1]
+        whole = _whole_windows(times, history, horizon)
+        starts = np.arange(len(whole))
         seen = np.concatenate([[0], np.cumsum(self._y_mask.flatten(1).any(dim=1).numpy())])
         wanted = seen[starts + length] > seen[starts + history]
         self.starts = torch.from_numpy(starts[whole & wanted])
@@ -285,8 +286,20 @@ def _names(variables: str | Sequence[str], argument: str) -> list[str]:
     return [variables] if isinstance(variables, str) else list(variables)
 
 
-def _as_tensor(ds: xr.Dataset, names: list[str], argument: str) -> tuple[Tensor, Tensor]:
-    """Variables as one (time, station, feature) float32 tensor and its mask, True where observed."""
+def _whole_windows(times: np.ndarray, history: int, horizon: int) -> np.ndarray:
+    """For each step that a window could begin at: whether the window would reach over no gap in the time axis."""
+    length = history + horizon
+    if len(times) < length:
+        raise ValueError(
+            f"ds: expected at least {length} time steps (history {history} + horizon {horizon}), found {len(times)}"
+        )
+    # Months differ in length, so a step may be up to half as long again as the usual one.
+    steps = np.diff(times).astype("timedelta64[s]").astype(float)
+    breaks = np.concatenate([[0], np.cumsum(steps > 1.5 * np.median(steps))])
+    return breaks[: len(times) - length + 1] == breaks[length - 1 :]
+
+
+def _check_variables(ds: xr.Dataset, names: list[str], argument: str) -> None:
     for name in names:
         if name not in ds.data_vars:
             raise ValueError(f"{argument}: expected one of {sorted(map(str, ds.data_vars))}, found {name!r}")
@@ -296,7 +309,286 @@ def _as_tensor(ds: xr.Dataset, names: list[str], argument: str) -> tuple[Tensor,
             raise ValueError(f"{argument}: expected numbers in {name!r}, found {ds[name].dtype}")
         if ds[name].sizes["station"] == 0:
             raise ValueError(f"{argument}: expected at least one station in {name!r}, found none")
+
+
+def _as_tensor(ds: xr.Dataset, names: list[str], argument: str) -> tuple[Tensor, Tensor]:
+    """Variables as one (time, station, feature) float32 tensor and its mask, True where observed."""
+    _check_variables(ds, names, argument)
     values = np.stack([ds[name].transpose("time", "station").values for name in names], axis=-1)
     tensor = torch.from_numpy(values.astype(np.float32))
     mask = tensor.isfinite()
     return tensor.where(mask, torch.zeros(())), mask
+
+
+# ---------------------------------------------------------------------------- several sources
+
+
+def known_at(
+    series: xr.DataArray, times: Any, delay: float = 0.0, period: str | pd.DateOffset | None = None
+) -> xr.DataArray:
+    """The latest value of a slower series that was known at each time, and how old it was.
+
+    A value stamped ``t`` stands for the time from ``t`` to ``t + period`` and is known ``delay`` days after its end:
+    the mean of January, stamped 1 January, on 1 February at the earliest. Missing values are passed over, so an older
+    value stands in for them, however old: look at ``age``.
+
+    Args:
+        series: (time, ...) with stamps at the beginning of what a value stands for.
+        times: dates at which the series is asked, in any order.
+        delay: days between the end of a period and the day on which its value can be had.
+        period: what a value stands for, as pandas writes it (``"MS"`` a month, ``"D"`` a day, ``"3MS"``). By default
+            the shortest step of the series: whole months where all stamps are the first of a month. Give it where
+            stamps lie farther apart than the periods, as for a winter stamped 1 January (``"2MS"``).
+
+    Returns:
+        (time, ...) on ``times``, NaN where nothing was known yet, with the coordinate ``age`` of the same dims: days
+        since the end of the period that the value stands for.
+
+    Raises:
+        TypeError, ValueError: for no series, unsorted times, dates that are none, a negative delay, or a period that
+            is unknown or cannot be told from a single step.
+    """
+    if not isinstance(series, xr.DataArray):
+        raise TypeError(f"series: expected an xarray DataArray, found {type(series).__name__}")
+    stamps = _dates(series, "series")
+    if series.dtype.kind not in "fiub":
+        raise TypeError(f"series: expected numbers, found dtype {series.dtype}")
+    series = series.transpose("time", ...)
+    delay = number(delay, "delay", least=0)
+    try:
+        asked = pd.DatetimeIndex(np.atleast_1d(np.asarray(times, dtype="datetime64[ns]")))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"times: expected dates, found {times!r}") from error
+    if asked.hasnans:
+        raise ValueError("times: expected dates, found NaT among them")
+    ends = stamps + _period(stamps, period, "series")
+    at = np.searchsorted(ends + pd.Timedelta(days=delay), asked, side="right") - 1  # the latest step that is out, or -1
+    values = series.values.astype(np.float64)
+    number_of = np.arange(len(stamps)).reshape(-1, *[1] * (values.ndim - 1))
+    observed = np.maximum.accumulate(np.where(np.isfinite(values), number_of, -1))  # the latest one with a value
+    step = np.where(at.reshape(-1, *number_of.shape[1:]) < 0, -1, observed[at])  # (times, ...)
+    days = (asked.values.reshape(-1, *number_of.shape[1:]) - ends.values[step]) / np.timedelta64(1, "D")
+    known = np.where(step < 0, np.nan, np.take_along_axis(values, step.clip(0), axis=0))
+    coords = {name: coord for name, coord in series.coords.items() if "time" not in coord.dims}
+    age = (series.dims, np.where(step < 0, np.nan, days), {"long_name": "days since the end of the period"})
+    return xr.DataArray(known, {**coords, "time": asked, "age": age}, series.dims, series.name, series.attrs)
+
+
+def _dates(ds: xr.Dataset | xr.DataArray, name: str) -> pd.DatetimeIndex:
+    _check_time(ds, name)
+    times = ds.indexes["time"]
+    if not isinstance(times, pd.DatetimeIndex):
+        raise TypeError(f"{name}: expected dates on the axis 'time', found {type(times).__name__} of {times.dtype}")
+    return times.as_unit("ns")
+
+
+def _period(stamps: pd.DatetimeIndex, period: Any, name: str) -> pd.DateOffset:
+    """What one value stands for; by default the shortest step, in months where every stamp is the first of one."""
+    if period is not None:
+        try:
+            offset = pd.tseries.frequencies.to_offset(period)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected a period such as 'MS' or 'D', found {period!r}") from error
+        if offset is None or offset.n < 1:
+            raise ValueError(f"{name}: expected a period such as 'MS' or 'D', found {period!r}")
+        return offset
+    if len(stamps) < 2:
+        raise ValueError(f"{name}: expected two time steps or more, or the period that a value stands for")
+    months = np.diff(stamps.year * 12 + stamps.month)
+    if months.min() > 0 and (stamps == stamps.normalize()).all() and (stamps.day == 1).all():
+        return pd.DateOffset(months=int(months.min()))
+    return pd.tseries.frequencies.to_offset(pd.Timedelta(np.diff(stamps.values).min()))
+
+
+def _lattice(stamps: pd.DatetimeIndex, name: str, until: Any = None) -> tuple[pd.DatetimeIndex, np.ndarray, Any]:
+    """The axis without its gaps, up to ``until`` at least; where each stamp stands on it; and its step."""
+    step = _period(stamps, None, name)
+    steps = np.diff(stamps.values)
+    if steps.sum() / steps.min() > 100 * len(stamps):  # with a lattice that fine, most of it would be gaps
+        raise ValueError(f"{name}: expected a regular time axis, found steps from {steps.min()} to {steps.max()}")
+    lattice = pd.date_range(stamps[0], max(stamps[-1], stamps[-1] if until is None else until), freq=step)
+    rows = lattice.get_indexer(stamps)
+    if (rows < 0).any():
+        raise ValueError(
+            f"{name}: expected a regular time axis from {stamps[0]} on, found {stamps[rows < 0][0]} between its steps"
+        )
+    return lattice, rows, step
+
+
+class Sources(dict[str, Tensor]):
+    """Tensors of several sources, {kind: (B, history, N, F)}: they move to a device together, ``x.to(device)``, and a
+    slice ``x[2:5]`` is those windows of all."""
+
+    def to(self, device: torch.device | str) -> "Sources":
+        return Sources({kind: tensor.to(device) for kind, tensor in self.items()})
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return Sources({kind: tensor[key] for kind, tensor in self.items()})
+        return super().__getitem__(key)
+
+
+class SourceBatch(NamedTuple):
+    """Like :class:`Batch`, with a tensor for each source: x and x_mask {kind: (B, history, N, F)}.
+
+    Where x_mask is False x holds NaN, because a model gets x alone and must tell a gap from a zero; y holds 0 there.
+    """
+
+    x: Sources
+    y: Tensor
+    x_mask: Sources
+    y_mask: Tensor
+
+
+class SourceWindows:
+    """Windows of several sources, each with its own nodes, features, history and time step.
+
+    A window predicts ``horizon`` steps of the first source, the target. Of every source it sees the last ``history``
+    steps that were known when the prediction was issued: those whose period, and the delay after it, were over. A
+    step that a source lacks, in a gap, before its first or after its last, is there with a mask that says False.
+
+    Args:
+        sources: {kind: Dataset}, standardised, with dims (time, station), or (time,) for a source of one node. Stamps
+            stand at the beginning of what a value stands for; steps are regular (or whole months), with gaps or not.
+            The first is the target.
+        inputs: {kind: names of the variables to look at}. One without time, such as the elevation, or one without
+            station, such as the time of the year, is repeated along the axis that it lacks: it is context, no data.
+        targets: names of the variables of the first source to predict.
+        history: {kind: steps}, or one number for all.
+        horizon: steps of the target to predict.
+        delays: {kind: days} from the end of a step until its value can be had; 0 where not given.
+        periods: {kind: period} where values stand for less time than from one step to the next, see :func:`known_at`.
+        estimate: False for forecasts, issued when their first step begins. True for estimates, issued when their
+            last step is over: they see all sources at the time of the target, so a target among the inputs would
+            give the answer away. Let the inputs be a variable without what is to be estimated.
+
+    Attributes:
+        issued: (windows,) when each prediction is made.
+        times: (windows, horizon) the times that it predicts.
+        seen: {kind: (windows, history)} the steps that it sees, NaT where the source has none.
+        features: {kind: names of the inputs, data first, context last}.
+        context: {kind: number of inputs that are context}.
+
+    A window whose targets are all missing, or that sees no data at all, is left out.
+
+    Raises:
+        TypeError, ValueError: for unknown variables or kinds, other dims, irregular times, settings out of range, or
+            no window at all.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, xr.Dataset],
+        inputs: Mapping[str, str | Sequence[str]],
+        targets: str | Sequence[str],
+        history: int | Mapping[str, int],
+        horizon: int,
+        *,
+        delays: Mapping[str, float] | None = None,
+        periods: Mapping[str, str] | None = None,
+        estimate: bool = False,
+    ) -> None:
+        if not isinstance(sources, Mapping) or isinstance(sources, xr.Dataset) or not sources:
+            raise TypeError(f"sources: expected a dict of Datasets, found {type(sources).__name__}")
+        for kind, ds in sources.items():
+            if not isinstance(ds, xr.Dataset):
+                raise TypeError(f"sources[{kind!r}]: expected an xarray Dataset, found {type(ds).__name__}")
+        kinds = list(sources)
+        inputs = _per_kind(inputs, kinds, "inputs", whole=True)
+        steps = _per_kind(
+            history if isinstance(history, Mapping) else dict.fromkeys(kinds, history), kinds, "history", True
+        )
+        self.history = {kind: whole_number(steps[kind], f"history[{kind!r}]") for kind in kinds}
+        self.horizon = whole_number(horizon, "horizon")
+        delays, periods = _per_kind(delays or {}, kinds, "delays"), _per_kind(periods or {}, kinds, "periods")
+        self.target, self.targets = kinds[0], _names(targets, "targets")
+
+        stamps = {kind: _dates(ds, f"sources[{kind!r}]") for kind, ds in sources.items()}
+        name = f"sources[{self.target!r}]"
+        lattice, rows, step = _lattice(stamps[self.target], name)
+        ends = lattice + _period(stamps[self.target], periods.get(self.target, step), name)
+        y, y_mask = _as_tensor(_spread(sources[self.target], self.targets), self.targets, "targets")
+        self._y, self._y_mask = _placed(y, rows, len(lattice), 0), _placed(y_mask, rows, len(lattice), False)
+        starts = np.arange(len(lattice) - self.horizon + 1)
+        future = starts[:, None] + np.arange(self.horizon)
+        issued = ends[future[:, -1]] if estimate else lattice[starts]
+        wanted = self._y_mask.flatten(1).any(dim=1).numpy()[future].any(axis=1)
+
+        self._x, self.seen, self.features, self.context = {}, {}, {}, {}
+        past, informed = {}, np.zeros(len(starts), bool)
+        for kind, ds in sources.items():
+            names = _names(inputs[kind], f"inputs[{kind!r}]")
+            context = [variable for variable in names if variable in ds.data_vars and _is_context(ds, variable)]
+            self.features[kind] = [variable for variable in names if variable not in context] + context
+            self.context[kind] = len(context)
+            x, x_mask = _as_tensor(_spread(ds, names), self.features[kind], f"inputs[{kind!r}]")
+            name = f"sources[{kind!r}]"
+            lattice_k, rows, step = _lattice(stamps[kind], name, issued[-1] if len(issued) else None)
+            delay = pd.Timedelta(days=number(delays.get(kind, 0.0), f"delays[{kind!r}]", least=0))
+            ends = lattice_k + _period(stamps[kind], periods.get(kind, step), name) + delay
+            latest = np.searchsorted(ends, issued, side="right") - 1
+            index = latest[:, None] + np.arange(1 - self.history[kind], 1)
+            index[index < 0] = len(lattice_k)  # one row more, always empty
+            self._x[kind] = _placed(x.where(x_mask, torch.nan), rows, len(lattice_k) + 1, torch.nan)
+            data = self._x[kind][..., : len(names) - len(context)].isfinite()
+            informed |= data.flatten(1).any(dim=1).numpy()[index].any(axis=1)
+            past[kind] = index
+            self.seen[kind] = np.append(lattice_k.values, np.datetime64("NaT"))[index]
+
+        keep = wanted & informed
+        if not keep.any():
+            raise ValueError(
+                f"sources: no window of {self.horizon} steps with an observed target and any data known before it"
+            )
+        self._past = {kind: torch.from_numpy(index[keep]) for kind, index in past.items()}
+        self._future = torch.from_numpy(future[keep])
+        self.seen = {kind: seen[keep] for kind, seen in self.seen.items()}
+        self.issued, self.times = issued.values[keep], lattice.values[future[keep]]
+
+    def __len__(self) -> int:
+        return len(self._future)
+
+    def batch(self, indices: Tensor | Sequence[int]) -> SourceBatch:
+        """Gather the windows of the given numbers, each tensor with the batch as its first axis."""
+        indices = torch.as_tensor(indices)
+        x = Sources({kind: self._x[kind][past[indices]] for kind, past in self._past.items()})
+        x_mask = Sources({kind: values.isfinite() for kind, values in x.items()})
+        future = self._future[indices]
+        return SourceBatch(x, self._y[future], x_mask, self._y_mask[future])
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[SourceBatch]:
+        """All windows once, in batches: shuffled by the generator, or in order of time without one."""
+        batch_size = whole_number(batch_size, "batch_size")
+        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        for indices in order.split(batch_size):
+            yield self.batch(indices)
+
+
+def _per_kind(setting: Any, kinds: list[str], name: str, whole: bool = False) -> dict[str, Any]:
+    if not isinstance(setting, Mapping) or not set(setting) <= set(kinds) or (whole and set(setting) != set(kinds)):
+        found = sorted(map(str, setting)) if isinstance(setting, Mapping) else type(setting).__name__
+        raise ValueError(f"{name}: expected a dict with the kinds {kinds}, found {found}")
+    return dict(setting)
+
+
+def _is_context(ds: xr.Dataset, name: str) -> bool:
+    """Whether a variable is repeated: along time, or at all of several stations."""
+    return "time" not in ds[name].dims or ("station" in ds.dims and "station" not in ds[name].dims)
+
+
+def _spread(ds: xr.Dataset, names: list[str]) -> xr.Dataset:
+    """The variables with both axes, repeated along the one that they lack; a source without stations has one."""
+    full = {"time": ds.sizes["time"], "station": ds.sizes.get("station", 1)}
+    spread = {}
+    for name in names:
+        if name in ds.data_vars and set(ds[name].dims) <= set(full):
+            lacking = {dim: size for dim, size in full.items() if dim not in ds[name].dims}
+            spread[name] = ds[name].variable.set_dims({**lacking, **ds[name].sizes}).transpose("time", "station")
+    return xr.Dataset(spread | {str(name): ds[name].variable for name in ds.data_vars if name not in spread})
+
+
+def _placed(values: Tensor, rows: np.ndarray, steps: int, empty: float) -> Tensor:
+    """(steps, ...) with the values in their rows and ``empty`` elsewhere."""
+    placed = values.new_full((steps, *values.shape[1:]), empty)
+    placed[torch.from_numpy(rows)] = values
+    return placed

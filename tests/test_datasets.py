@@ -1,5 +1,6 @@
 """Embedded data: what is in the files, the traps of their sources, damage, grids as nodes, the check of a series."""
 
+import functools
 import hashlib
 import json
 import os
@@ -7,9 +8,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,6 +31,7 @@ LOADERS = {
     "winter_height": datasets.load_winter_height,
     "colorado": datasets.load_colorado,
     "electricity_demand": datasets.load_electricity_demand,
+    "pacific": datasets.load_pacific,
 }
 STATION_SERIES = ("irish_wind", "colorado")
 
@@ -114,6 +117,7 @@ def test_data_readme_names_every_script_package_and_version():
             "2014-01-01T00:00",
             "2014-12-31T23:30",
         ),
+        ("pacific", {"time": 938}, {"sst_nino12": "degC", "air_nino34": "degC"}, "1948-01-01", "2026-02-01"),
     ],
 )
 def test_shape_units_and_period(loaded, name, sizes, units, first, last):
@@ -136,7 +140,7 @@ def test_loaded_data_are_float64_in_memory_without_packing(loaded, name):
         assert not {"scale_factor", "add_offset"} & (set(variable.encoding) | set(variable.attrs))
 
 
-@pytest.mark.parametrize("name", [name for name in LOADERS if name != "electricity_demand"])
+@pytest.mark.parametrize("name", [name for name in LOADERS if name not in ("electricity_demand", "pacific")])
 def test_coordinates_say_degrees(loaded, name):
     assert loaded[name]["lat"].attrs["units"] == "degrees_north"
     assert loaded[name]["lon"].attrs["units"] == "degrees_east"
@@ -664,6 +668,38 @@ def test_era5_address_is_that_of_xarrays_tutorial():
     assert f"{tutorial.base_url}/raw/{tutorial.version}/{datasets.ERA5_UK}" == datasets.ERA5_UK_URL
 
 
+# --- the Pacific ----------------------------------------------------------------------------------------------
+
+
+def test_pacific_series_have_values_in_their_own_years_alone(loaded):
+    sea, air = loaded["pacific"]["sst_nino12"], loaded["pacific"]["air_nino34"]
+    years = sea["time"].dt.year
+    np.testing.assert_array_equal(sea.notnull(), (years >= 1950) & (years <= 2010))
+    assert bool(air.notnull().all())
+    assert (DATA / "pacific.nc").stat().st_size < 20_000
+
+
+def test_pacific_months_are_in_their_columns(loaded):
+    """The table has a row for each year: read the other way, the cold tongue of August would lie elsewhere."""
+    sea = loaded["pacific"]["sst_nino12"]
+    assert sea.sel(time="1950-01-01").item() == 23.11 and sea.sel(time="1950-12-01").item() == 21.80
+    assert sea.sel(time="2010-12-01").item() == 22.07
+    season = sea.groupby("time.month").mean()
+    assert season.idxmax().item() == 3 and season.idxmin().item() in (8, 9)
+    assert 20 < season.min().item() < 21 and 26 < season.max().item() < 27
+
+
+def test_pacific_knows_the_great_el_ninos(loaded):
+    anomaly = loaded["pacific"].groupby("time.month") - loaded["pacific"].groupby("time.month").mean()
+    winters = anomaly.sel(time=anomaly["time"].dt.month == 12)
+    sea = winters["sst_nino12"].dropna("time")
+    assert set(sea.sortby(sea)["time"].dt.year.values[-2:]) == {1982, 1997}
+    assert winters["air_nino34"].sel(time=["1982-12-01", "1997-12-01"]).min() > 1.5
+    assert winters["air_nino34"].sel(time=["1973-12-01", "1988-12-01", "1999-12-01"]).max() < -0.8
+    together = xr.corr(anomaly["sst_nino12"], anomaly["air_nino34"]).item()
+    assert 0.6 < together < 0.75, "two places, one ocean"
+
+
 # --- damage ---------------------------------------------------------------------------------------------------
 
 
@@ -911,3 +947,215 @@ def test_check_series_refuses_times_as_text():
     series = datasets.load_irish_wind().wind_speed.isel(time=slice(3))
     with pytest.raises(TypeError, match="series: found times as text such as '1961-01-01.*to_datetime"):
         datasets.check_series(series.assign_coords(time=series.time.values.astype(str)))
+
+
+# --- a store in the layout of the public archives of ERA5 -----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Four days of the globe as the public archives keep it: (dataset as written, folder that holds era5.zarr)."""
+    rng = np.random.default_rng(0)
+    lat, lon = np.arange(90, -90.1, -2.5), np.arange(0, 360, 2.5)
+    times = pd.date_range("2019-03-01", periods=96, freq="h")
+    shape = (96, lat.size, lon.size)
+    units = {
+        "2m_temperature": ("K", 270.0, 20.0),
+        "10m_u_component_of_wind": ("m s**-1", 0.0, 5.0),
+        "10m_v_component_of_wind": ("m s**-1", 0.0, 5.0),
+        "total_precipitation": ("m", 0.0, 1e-3),
+    }
+    fields = {
+        name: (("time", "latitude", "longitude"), rng.normal(mean, spread, shape).astype(np.float32), {"units": unit})
+        for name, (unit, mean, spread) in units.items()
+    }
+    written = xr.Dataset(fields, {"time": times, "latitude": lat, "longitude": lon})
+    written["temperature"] = written["2m_temperature"].expand_dims(level=[850]).isel(time=slice(0, 96, 1))
+    written["soil_type"] = written["2m_temperature"].isel(time=0, drop=True)
+    written["unknown_units"] = written["2m_temperature"].drop_attrs()
+    folder = tmp_path_factory.mktemp("archive")
+    hourly = {name: {"chunks": (1, lat.size, lon.size)} for name in (*units, "unknown_units")}
+    written.to_zarr(folder / "era5.zarr", zarr_format=2, consolidated=True, encoding=hourly)
+    return written, folder
+
+
+@pytest.fixture(scope="module")
+def served(archive):
+    """The same over http on this machine: (URL, list of the paths that were asked for)."""
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=archive[1]))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/era5.zarr", asked
+    server.shutdown()
+    server.server_close()
+
+
+def cut(written, name, south, north, west, east):
+    """The cells of a box by another way than the package's: move the globe, then select."""
+    moved = written[name].assign_coords(longitude=(written["longitude"] - west) % 360 + west).sortby("longitude")
+    return moved.sortby("latitude").sel(latitude=slice(south, north), longitude=slice(west, east))
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        (50, 60, 5, 20),
+        (50, 60, -10, 5),  # across Greenwich
+        (-10, 10, 170, 200),  # across the date line
+        (48.9, 60.1, -11, 2.4),  # borders between cells
+        (-90, 90, -180, 180),  # 180 degrees is there twice, and taken once
+        (-90, -90, 0, 360),
+        (50, 50, -2.5, -2.5),  # one cell
+        None,
+    ],
+)
+def test_era5_store_is_what_was_written(archive, region):
+    written, folder = archive
+    variables = ["2m_temperature", "10m_u_component_of_wind", "total_precipitation"]
+    field = datasets.open_era5(folder / "era5.zarr", variables, region, ("2019-03-02", "2019-03-03"))
+    south, north, west, east = region or (-90, 90, -180, 180)
+    assert dict(field.dtypes) == dict.fromkeys(["air_temperature", "eastward_wind", "precip"], np.float32)
+    for old, new, factor, offset, units in [
+        ("2m_temperature", "air_temperature", 1, -273.15, "degC"),
+        ("10m_u_component_of_wind", "eastward_wind", 1, 0, "m s-1"),
+        ("total_precipitation", "precip", 1000, 0, "mm"),
+    ]:
+        expected = cut(written, old, south, north, west, east).sel(time=slice("2019-03-02", "2019-03-03"))
+        assert field[new].dims == ("time", "lat", "lon")
+        assert field[new].attrs["units"] == units
+        np.testing.assert_array_equal(field["lon"], expected["longitude"])
+        np.testing.assert_array_equal(field["lat"], expected["latitude"])
+        np.testing.assert_array_equal(field["time"], expected["time"])
+        np.testing.assert_allclose(field[new].values, expected.values * np.float64(factor) + offset, rtol=0, atol=2e-5)
+    assert (np.diff(field["lat"]) > 0).all() and (np.diff(field["lon"]) > 0).all()
+    assert field["lat"].attrs["units"] == "degrees_north" and field["lon"].attrs["units"] == "degrees_east"
+
+
+@pytest.mark.parametrize("order", [("time", "longitude", "latitude"), ("longitude", "latitude", "time")])
+def test_era5_store_may_have_its_axes_in_another_order(archive, tmp_path, order):
+    written = archive[0][["2m_temperature"]].isel(time=slice(0, 5)).transpose(*order).sortby("latitude")
+    moved = written.assign_coords(longitude=(written["longitude"] + 180) % 360 - 180).sortby("longitude")
+    moved.to_zarr(tmp_path / "other.zarr", zarr_format=2)
+    found = datasets.open_era5(tmp_path / "other.zarr", "2m_temperature", (50, 60, -10, 5))
+    expected = datasets.open_era5(archive[1] / "era5.zarr", "2m_temperature", (50, 60, -10, 5))
+    xr.testing.assert_equal(found, expected.isel(time=slice(0, 5)))
+
+
+def test_era5_store_over_http_is_read_when_it_is_computed(archive, served):
+    url, asked = served
+    asked.clear()
+    field = datasets.open_era5(url, ["2m_temperature", "10m_v_component_of_wind"], (50, 60, -10, 5), chunk=6)
+    nodes = datasets.grid_to_nodes(field)
+    part = (nodes["air_temperature"] * 2).isel(time=slice(30, 41))
+    assert not any("2m_temperature" in path or "wind" in path for path in asked), "only the coordinates were read"
+    assert 0 < len(asked) < 15
+    assert isinstance(nodes["air_temperature"].data, da.Array)
+    assert nodes["air_temperature"].chunksizes == {"time": (6,) * 16, "station": (5 * 7,)}
+    asked.clear()
+    found = part.compute()
+    read = sorted(int(path.split("/")[-1].split(".")[0]) for path in asked)
+    assert read == list(range(30, 42)), "the tasks of 6 hours that were asked for, each once, of this variable alone"
+    local = datasets.grid_to_nodes(datasets.open_era5(archive[1] / "era5.zarr", "2m_temperature", (50, 60, -10, 5)))
+    xr.testing.assert_equal(found, 2 * local["air_temperature"].isel(time=slice(30, 41)))
+    asked.clear()
+    part.compute()
+    assert len(asked) == 12, "nothing is kept that nobody asked to keep"
+
+
+def test_era5_store_becomes_a_series_of_stations(archive):
+    field = datasets.open_era5(str(archive[1] / "era5.zarr"), "2m_temperature", (50, 60, -10, 5), ("2019-03-01", None))
+    series = datasets.check_series(datasets.grid_to_nodes(field)["air_temperature"])
+    assert series.shape == (96, 35)
+    assert float(series.mean()) < 100, "degrees Celsius"
+    back = datasets.nodes_to_grid(datasets.grid_to_nodes(field))
+    xr.testing.assert_equal(back, field)
+
+
+def test_era5_store_without_a_chunk_has_missing_values(archive, tmp_path):
+    shutil.copytree(archive[1] / "era5.zarr", tmp_path / "era5.zarr")
+    next((tmp_path / "era5.zarr" / "2m_temperature").glob("3.*")).unlink()
+    field = datasets.open_era5(tmp_path / "era5.zarr", "2m_temperature", (50, 60, -10, 5))["air_temperature"]
+    assert field.isnull().any(("lat", "lon")).values.tolist() == [step == 3 for step in range(96)]
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"variables": "2m_temprature"}, ["variables", "2m_temprature", "'2m_temperature'"]),
+        ({"variables": "air_temperature"}, ["variables", "air_temperature", "'2m_temperature'"]),
+        ({"variables": []}, ["variables", "at least one"]),
+        ({"variables": ["2m_temperature"] * 2}, ["variables", "each once"]),
+        ({"variables": [3]}, ["variables", "3"]),
+        ({"variables": "temperature"}, ["variables", "level", "no levels"]),
+        ({"variables": "soil_type"}, ["variables", "soil_type", "time"]),
+        ({"variables": "unknown_units"}, ["variables", "units", "unknown_units"]),
+        ({"region": (60, 50, -10, 5)}, ["region", "60", "south, north, west, east"]),
+        ({"region": (50, 60, 350, 5)}, ["region", "350", "west is negative"]),
+        ({"region": (50, 100, 0, 5)}, ["region", "100"]),
+        ({"region": (50, 60, -190, 5)}, ["region", "-190"]),
+        ({"region": (50, 60, -180, 360)}, ["region", "360"]),
+        ({"region": (50, 60)}, ["region", "(50, 60)", "south, north, west, east"]),
+        ({"region": "europe"}, ["region", "europe", "south, north, west, east"]),
+        ({"region": (float("nan"), 60, 0, 5)}, ["region", "nan"]),
+        ({"region": (51, 52, 0, 5)}, ["region", "no cell", "(51, 52, 0, 5)", "-90 to 90", "0 to 357.5"]),
+        ({"time": ("2018", "2018")}, ["time", "2018", "2019-03-01", "2019-03-04"]),
+        ({"time": ("2019-03-03", "2019-03-01")}, ["time", "no step"]),
+        ({"time": "2019-03"}, ["time", "2019-03", "(first, last)"]),
+        ({"time": ("2019", "2019", "2019")}, ["time", "(first, last)"]),
+        ({"time": ("spring", "summer")}, ["time", "spring", "(first, last)"]),
+        ({"chunk": 0}, ["chunk", "at least 1"]),
+        ({"chunk": 1.5}, ["chunk", "1.5"]),
+    ],
+)
+def test_era5_store_errors_say_what_is_there(archive, options, parts):
+    arguments = {"variables": "2m_temperature", "region": (50, 60, -10, 5), "time": None} | options
+    with pytest.raises(ValueError) as error:
+        datasets.open_era5(archive[1] / "era5.zarr", **arguments)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+def test_era5_store_that_is_none(archive, served, tmp_path):
+    url, _ = served
+    for store, kind, part in [
+        (tmp_path / "nowhere.zarr", FileNotFoundError, "expected a zarr store, found none at"),
+        (tmp_path, FileNotFoundError, "found none at"),
+        (url + "x", FileNotFoundError, "found none at"),
+        ("nowhere://era5.zarr", ValueError, "nowhere"),
+        ("http://127.0.0.1:9/era5.zarr", ConnectionError, "could not read"),
+        (archive[0], TypeError, "found Dataset, expected a path or a URL"),
+        (3, TypeError, "found int"),
+    ]:
+        with pytest.raises(kind, match="store: ") as error:
+            datasets.open_era5(store, "2m_temperature")
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("change", [lambda ds: ds.rename(latitude="y"), lambda ds: ds.drop_vars("time")])
+def test_era5_store_of_another_layout(archive, tmp_path, change):
+    change(archive[0][["2m_temperature"]].isel(time=slice(0, 2))).to_zarr(tmp_path / "other.zarr", zarr_format=2)
+    with pytest.raises(ValueError, match=r"store: .*expected time, latitude and longitude"):
+        datasets.open_era5(tmp_path / "other.zarr", "2m_temperature")
+
+
+def test_era5_store_with_times_in_disorder(archive, tmp_path):
+    archive[0][["2m_temperature"]].isel(time=[0, 2, 1]).to_zarr(tmp_path / "other.zarr", zarr_format=2)
+    with pytest.raises(ValueError, match="store: expected times in ascending order"):
+        datasets.open_era5(tmp_path / "other.zarr", "2m_temperature")
+
+
+@pytest.mark.parametrize("missing", ["zarr", "dask", "aiohttp"])
+def test_era5_store_names_the_extra_that_reads_it(served, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf'{missing}.*pip install "stgcn-lab\[scale\]"'):
+        datasets.open_era5(served[0], "2m_temperature")

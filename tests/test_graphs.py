@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import get_laplacian, to_dense_adj
 
@@ -24,6 +24,8 @@ from stgcn_lab.graphs import (
     gcn_operator,
     great_circle_distance,
     grid_graph,
+    hetero_graph,
+    hetero_operators,
     knn_graph,
     radius_graph,
     scaled_laplacian,
@@ -814,3 +816,119 @@ def test_operators_refuse_other_kinds_of_array(change, parts):
     with pytest.raises((TypeError, ValueError)) as error:
         directional_operators(graph)
     assert all(part in str(error.value) for part in ["graph", *parts]), str(error.value)
+
+
+# ---------------------------------------------------------------------------- several kinds of nodes
+
+
+@pytest.fixture
+def kinds() -> dict:
+    return {"station": scattered(0, 12), "grid": scattered(1, 20), "ocean": None}
+
+
+def test_hetero_graph_has_its_relations_and_nodes(kinds):
+    graph = hetero_graph(kinds, k=3)
+    near = {("station", "near", "station"), ("grid", "near", "grid")}
+    assert set(graph.edge_types) == near | {("grid", "to", "station"), ("ocean", "to", "station")}
+    assert [graph[kind].num_nodes for kind in kinds] == [12, 20, 1]
+    assert "pos" not in graph["ocean"]
+    for kind in ("station", "grid"):
+        lat, lon = kinds[kind]
+        np.testing.assert_allclose(graph[kind].pos, np.stack([lon, lat], axis=1), rtol=1e-6)
+        alone = knn_graph(lat, lon, k=3)
+        for part in ("edge_index", "edge_weight", "edge_distance"):
+            assert torch.equal(graph[kind, "near", kind][part], alone[part])
+    graph.validate()
+
+
+def test_hetero_graph_takes_the_nearest_of_another_kind(kinds):
+    graph = hetero_graph(kinds, k=3)
+    edge = graph["grid", "to", "station"]
+    (lat, lon), (grid_lat, grid_lon) = kinds["station"], kinds["grid"]
+    d = great_circle_distance(lat[:, None], lon[:, None], grid_lat, grid_lon)  # (station, grid)
+    expected = {(j, i) for i in range(12) for j in np.argsort(d[i])[:3]}
+    assert edges(edge) == expected and edge.edge_index.shape[1] == 36
+    source, target = edge.edge_index.numpy()
+    assert (np.lexsort((source, target)) == np.arange(36)).all()
+    np.testing.assert_allclose(edge.edge_distance, d[target, source], rtol=1e-5)
+    scale = d[target, source].mean()
+    np.testing.assert_allclose(edge.edge_weight, np.exp(-0.5 * (d[target, source] / scale) ** 2), rtol=1e-5)
+    ocean = graph["ocean", "to", "station"]
+    assert edges(ocean) == {(0, i) for i in range(12)}
+    assert (ocean.edge_weight == 1).all() and ocean.edge_distance.isnan().all()
+
+
+def test_hetero_graph_caps_k_and_takes_a_length_scale(kinds):
+    graph = hetero_graph({"station": kinds["station"], "grid": scattered(2, 2)}, k=5, length_scale=80.0)
+    edge = graph["grid", "to", "station"]
+    assert edge.edge_index.shape[1] == 24
+    for relation in graph.edge_types:
+        part = graph[relation]
+        expected = np.exp(-0.5 * (part.edge_distance.numpy().astype(float) / 80) ** 2)
+        np.testing.assert_allclose(part.edge_weight, expected, rtol=1e-4, atol=1e-12)
+    alone = hetero_graph({"station": ([50.0], [4.0]), "ocean": None})
+    assert alone["station", "near", "station"].edge_index.shape == (2, 0)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_hetero_operators_are_the_dense_formula(kinds, sparse):
+    graph = hetero_graph(kinds, k=3)
+    operators = hetero_operators(graph, sparse=sparse)
+    assert set(operators) == set(graph.edge_types)
+    for relation, operator in operators.items():
+        part = graph[relation]
+        a = np.zeros((graph[relation[2]].num_nodes, graph[relation[0]].num_nodes))
+        for (j, i), weight in zip(part.edge_index.T.tolist(), part.edge_weight.tolist(), strict=True):
+            a[i, j] = weight
+        assert operator.dtype == torch.float32 and (operator.layout == torch.sparse_csr) == sparse
+        dense = operator.to_dense() if sparse else operator
+        np.testing.assert_allclose(dense, a / a.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_hetero_operators_of_other_graphs():
+    """Without weights all count alike; a node that hears nobody has a row of zeros; many targets are sparse."""
+    graph = HeteroData()
+    graph["a"].num_nodes, graph["b"].num_nodes = 3, 2
+    graph["b", "to", "a"].edge_index = torch.tensor([[0, 1, 1], [0, 0, 2]])
+    (operator,) = hetero_operators(graph).values()
+    assert operator.tolist() == [[0.5, 0.5], [0, 0], [0, 1]]
+    graph["a"].num_nodes = 301
+    (operator,) = hetero_operators(graph).values()
+    assert operator.layout == torch.sparse_csr and tuple(operator.shape) == (301, 2)
+
+
+@pytest.mark.parametrize(
+    ("places", "k", "error", "parts"),
+    [
+        (None, 4, TypeError, ["places", "dict", "None"]),
+        ({}, 4, TypeError, ["places", "dict"]),
+        ({"ocean": None}, 4, ValueError, ["places", "target 'ocean'"]),
+        ({"ocean": None, "station": ([50.0], [4.0])}, 4, ValueError, ["places", "target 'ocean'"]),
+        ({"station": ([50.0], [4.0]), 3: None}, 4, TypeError, ["places", "name", "3"]),
+        ({"station": [50.0]}, 4, TypeError, ["places['station']", "(lat, lon)", "list"]),
+        ({"station": ([], [])}, 4, ValueError, ["places['station']", "at least one station"]),
+        ({"station": ([50.0], [4.0]), "grid": ([95.0], [4.0])}, 4, ValueError, ["places['grid']", "95"]),
+        ({"station": ([50.0, 51], [4.0])}, 4, ValueError, ["places['station']", "(2,)", "(1,)"]),
+        ({"station": ([50.0], [4.0])}, 0, ValueError, ["k", "at least 1", "0"]),
+    ],
+)
+def test_hetero_graph_refuses_what_it_cannot_use(places, k, error, parts):
+    with pytest.raises(error) as raised:
+        hetero_graph(places, k)
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda g: Data(num_nodes=2), ["graph", "HeteroData", "Data"]),
+        (lambda g: HeteroData(), ["graph", "at least one relation"]),
+        (lambda g: g["ocean"].__setitem__("num_nodes", 0) or g, ["graph", "num_nodes", "'ocean'", "0"]),
+        (lambda g: g["ocean", "to", "station"].edge_index.fill_(40) is None or g, ["graph", "edge_index", "ocean"]),
+        (lambda g: g["grid", "to", "station"].edge_weight.fill_(-1) is None or g, ["graph", "not negative", "grid"]),
+    ],
+)
+def test_hetero_operators_refuse_what_they_cannot_use(kinds, change, parts):
+    with pytest.raises((TypeError, ValueError)) as raised:
+        hetero_operators(change(hetero_graph(kinds)))
+    assert all(part in str(raised.value) for part in parts), str(raised.value)

@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -10,12 +11,22 @@ from torch import nn
 from torch.nn import functional as F
 from torch_geometric.nn import GCNConv
 
-from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph, knn_graph, radius_graph, scaled_laplacian
+from stgcn_lab.graphs import (
+    directional_operators,
+    gcn_operator,
+    grid_graph,
+    hetero_graph,
+    hetero_operators,
+    knn_graph,
+    radius_graph,
+    scaled_laplacian,
+)
 from stgcn_lab.layers import TemporalConv
 from stgcn_lab.models import (
     STGCN,
     ArticleSTGCN,
     AttentionImputer,
+    FusionSTGCN,
     LinearSkip,
     MeshStep,
     RecurrentImputer,
@@ -28,7 +39,7 @@ from stgcn_lab.models import (
     rollout,
 )
 from stgcn_lab.training import evaluate, fit, predict
-from stgcn_lab.windows import WindowDataset
+from stgcn_lab.windows import Sources, SourceWindows, WindowDataset
 
 
 def randomise(module: nn.Module) -> nn.Module:
@@ -1313,4 +1324,305 @@ def test_imputers_refuse_what_does_not_fit(graph, kind, change, error, parts):
 def test_imputers_refuse_settings_and_graphs_that_do_not_fit(graph, call, error, parts):
     with pytest.raises(error) as raised:
         call(graph, cells())
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+# ---------------------------------------------------------------------------- several sources
+
+FEATURES, STEPS = {"station": 3, "grid": 1, "ocean": 2}, {"station": 4, "grid": 2, "ocean": 6}
+
+
+def some_places(stations=7, cells=9, seed=0) -> dict:
+    rng = np.random.default_rng(seed)
+
+    def scattered(nodes):
+        return rng.uniform(48, 56, nodes), rng.uniform(-10, 4, nodes)
+
+    return {"station": scattered(stations), "grid": scattered(cells), "ocean": None}
+
+
+def some_x(stations=7, cells=9, batch=2, gaps=0.3, seed=0) -> Sources:
+    """Station features 0 and 1 are data, 2 is context, always there."""
+    generator = torch.Generator().manual_seed(seed)
+    x = {}
+    for kind, nodes in (("station", stations), ("grid", cells), ("ocean", 1)):
+        values = torch.randn(batch, STEPS[kind], nodes, FEATURES[kind], generator=generator)
+        values[torch.rand(values.shape, generator=generator) < gaps] = torch.nan
+        x[kind] = values
+    x["station"][..., 2] = x["station"][:, :1, :, 2].nan_to_num()
+    return Sources(x)
+
+
+def fusion(relations=None, kinds=FEATURES, rounds=2, **options) -> FusionSTGCN:
+    torch.manual_seed(0)
+    if relations is None:
+        relations = list(hetero_operators(hetero_graph(some_places())))
+    features = {kind: FEATURES[kind] for kind in kinds}
+    context = {"station": 1} if "station" in kinds else None
+    options = {"channels": 5, "relations": relations, "context": context} | options
+    model = randomise(FusionSTGCN(features, 2, STEPS, 3, rounds=rounds, **options))
+    nn.init.normal_(model.out.weight)
+    return model
+
+
+def fusion_by_loops(model: FusionSTGCN, x: dict, operators: dict) -> np.ndarray:
+    """One window: {kind: (H, N, F)} -> (horizon, N, F_out), node by node and neighbour by neighbour."""
+    w = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
+    h, known = {}, {}
+    for k, kind in enumerate(model.kinds):
+        values = x[kind].double().numpy()
+        seen = np.isfinite(values)
+        both = np.concatenate([np.where(seen, values, 0), seen], axis=-1)  # (H, N, 2 F)
+        conv, bias = w[f"encode.{k}.conv.weight"][..., 0], w[f"encode.{k}.conv.bias"]
+        h[kind], known[kind] = [], []
+        for n in range(values.shape[1]):
+            p, q = np.split(np.einsum("cfh,hf->c", conv, both[:, n]) + bias, 2)
+            last = both[-1, n]
+            shrink = f"encode.{k}.shrink.weight"
+            p = p + (w[shrink] @ last if shrink in w else np.pad(last, (0, len(p) - len(last))))
+            h[kind].append(p / (1 + np.exp(-q)))
+            known[kind].append(bool(seen[:, n, : FEATURES[kind] - (kind == "station")].any()))
+    for r, step in enumerate(model.rounds):
+        new, informed = {kind: list(nodes) for kind, nodes in h.items()}, {kind: list(k) for kind, k in known.items()}
+        for t, target in enumerate(step.hearers):
+            for i in range(len(h[target])):
+                told = w[f"rounds.{r}.own.{t}.weight"] @ h[target][i] + w[f"rounds.{r}.own.{t}.bias"]
+                for e, (source, _, to) in enumerate(step.relations):
+                    if to != target:
+                        continue
+                    operator = operators[step.relations[e]].numpy()
+                    heard = [j for j in range(len(h[source])) if known[source][j] and operator[i, j] > 0]
+                    if heard:
+                        mean = sum(operator[i, j] * h[source][j] for j in heard) / sum(operator[i, j] for j in heard)
+                        told = told + w[f"rounds.{r}.hear.{e}.weight"] @ mean
+                        informed[target][i] = True
+                new[target][i] = h[target][i] + np.maximum(told, 0)
+        h, known = new, informed
+    y = np.array(h["station"]) @ w["out.weight"].T + w["out.bias"]
+    return y.reshape(len(y), 3, 2).transpose(1, 0, 2)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_fusion_equals_its_recomputation_node_by_node(rounds, sparse):
+    graph, x = hetero_graph(some_places(), k=3), some_x(gaps=0.8)
+    x["station"][:, :, 2, :2] = torch.nan
+    x["grid"][:, :, :4] = torch.nan
+    model = fusion(rounds=rounds)
+    y = model(x, hetero_operators(graph, sparse=sparse))
+    assert y.shape == (2, 3, 7, 2)
+    for b in range(2):
+        expected = fusion_by_loops(model, {kind: values[b] for kind, values in x.items()}, hetero_operators(graph))
+        np.testing.assert_allclose(y[b].detach().numpy(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_fusion_forecasts_the_climate_before_training():
+    model = FusionSTGCN(FEATURES, 1, STEPS, 2, relations=list(hetero_operators(hetero_graph(some_places()))))
+    y = model(some_x(), hetero_operators(hetero_graph(some_places())))
+    assert y.shape == (2, 2, 7, 1) and (y == 0).all()
+
+
+def test_fusion_weights_belong_to_no_number_of_nodes():
+    """The same weights at other stations on another grid, each forecast the one that loops give."""
+    model, places = fusion(), some_places(4, 15, seed=5)
+    x, operators = some_x(4, 15, batch=1, seed=5), hetero_operators(hetero_graph(places))
+    y = model(x, operators)
+    assert y.shape == (1, 3, 4, 2)
+    expected = fusion_by_loops(model, {kind: values[0] for kind, values in x.items()}, operators)
+    np.testing.assert_allclose(y[0].detach().numpy(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["station", "grid"])
+def test_fusion_does_not_mind_the_order_of_nodes(kind):
+    model, places, x = fusion(), some_places(), some_x()
+    y = model(x, hetero_operators(hetero_graph(places)))
+    order = torch.randperm(x[kind].shape[2])
+    lat, lon = places[kind]
+    places[kind] = lat[order], lon[order]
+    x[kind] = x[kind][:, :, order]
+    expected = y[:, :, order] if kind == "station" else y
+    torch.testing.assert_close(model(x, hetero_operators(hetero_graph(places))), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_neighbour_without_data_changes_nothing():
+    """It might as well not be in the graph: neither its weight nor its elevation is heard."""
+    model, graph, x = fusion(rounds=1), hetero_graph(some_places()), some_x(gaps=0)
+    operators = hetero_operators(graph)
+    x["grid"][:, :, 3] = torch.nan
+    x["station"][:, :, 5, :2] = torch.nan
+    y = model(x, operators)
+    assert y.isfinite().all()
+    silent = {("grid", "to", "station"): 3, ("station", "near", "station"): 5}
+    for relation, node in silent.items():
+        keep = graph[relation].edge_index[0] != node
+        assert not keep.all()
+        for part in ("edge_index", "edge_weight", "edge_distance"):
+            graph[relation][part] = graph[relation][part][..., keep]
+    torch.testing.assert_close(model(x, hetero_operators(graph)), y, atol=1e-5, rtol=1e-4)
+    other = Sources({kind: values.clone() for kind, values in x.items()})
+    other["station"][:, :, 5, 2] += 10
+    changed = (model(other, operators) - y).abs().amax(dim=(0, 1, 3)) > 1e-6
+    assert changed.tolist() == [False] * 5 + [True, False]
+
+
+def test_a_source_without_data_is_a_source_taken_away():
+    model, operators, x = fusion(rounds=1), hetero_operators(hetero_graph(some_places())), some_x()
+    x["ocean"][:] = torch.nan
+    without = fusion(rounds=1, kinds=["station", "grid"], relations=[r for r in operators if r[0] != "ocean"])
+    theirs = {
+        name: weight for name, weight in model.state_dict().items() if not name.startswith(("encode.2", "rounds"))
+    }
+    without.load_state_dict(theirs, strict=False)
+    used = model.rounds[0].relations
+    kept = [e for e, relation in enumerate(used) if relation[0] != "ocean"]
+    without.rounds[0].own.load_state_dict(model.rounds[0].own.state_dict())
+    for hear, e in zip(without.rounds[0].hear, kept, strict=True):
+        hear.load_state_dict(model.rounds[0].hear[e].state_dict())
+    torch.testing.assert_close(without(x, operators), model(x, operators), atol=1e-6, rtol=1e-5)
+
+
+def test_fusion_hears_what_the_neighbours_have_heard():
+    """A station without data, beside one that has heard from the grid, learns of it in the second round."""
+    relations = [("grid", "to", "station"), ("station", "near", "station")]
+    operators = {relations[0]: torch.tensor([[1.0], [0.0]]), relations[1]: torch.tensor([[0.0, 1], [1, 0]])}
+    x = some_x(2, 1, gaps=0)
+    x["station"][..., :2] = torch.nan
+    for rounds, reached in ((1, [True, False]), (2, [True, True])):
+        model = fusion(relations, ["station", "grid"], rounds)
+        for step in model.rounds:  # so that no relu hides it
+            for layer in step.own:
+                nn.init.constant_(layer.bias, 10.0)
+        changed = Sources({kind: values + (kind == "grid") for kind, values in x.items()})
+        difference = (model(changed, operators) - model(x, operators)).abs().amax(dim=(0, 1, 3)) > 1e-6
+        assert difference.tolist() == reached
+
+
+def test_fusion_without_a_graph_is_a_network_of_each_station():
+    model, x = fusion((), ["station"]), some_x()
+    y = model(x)
+    x["station"][:, :, 3] = 9.0
+    assert ((model(x) - y).abs().amax(dim=(0, 1, 3)) > 0).tolist() == [False] * 3 + [True] + [False] * 3
+
+
+def test_every_weight_of_the_fusion_is_used():
+    """Messages that could no longer reach the target have no weights: processes that train together count on it."""
+    model, operators = fusion(rounds=3), hetero_operators(hetero_graph(some_places()), sparse=True)
+    model(some_x(), operators).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert [len(step.relations) for step in model.rounds] == [4, 4, 3], "grid to grid is of no use in the last round"
+
+
+def test_fusion_gradients_through_sparse_operators_are_the_dense_ones():
+    grads = []
+    for sparse in (False, True):
+        model = fusion(rounds=3)
+        model(some_x(), hetero_operators(hetero_graph(some_places()), sparse=sparse)).square().sum().backward()
+        grads.append([parameter.grad for parameter in model.parameters()])
+    for dense, sparse in zip(*grads, strict=True):
+        torch.testing.assert_close(dense, sparse, atol=1e-4, rtol=1e-3)
+
+
+def planted(days=400, seed=0) -> dict[str, xr.Dataset]:
+    """Daily stations that follow tomorrow what the cell above says today and what the ocean said last month."""
+    rng = np.random.default_rng(seed)
+    time, months = (pd.date_range("2001-01-01", periods=n, freq=freq) for n, freq in ((days, "D"), (days // 30, "MS")))
+    cells, ocean = rng.standard_normal((days, 4)), rng.standard_normal(len(months))
+    month = time.year * 12 + time.month - (2001 * 12 + 1)
+    last = np.where(month > 0, ocean[np.clip(month - 1, 0, len(ocean) - 1)], 0.0)
+    stations = 0.7 * np.roll(cells, 1, axis=0).repeat(2, axis=1) + 0.7 * last[:, None]
+    stations += 0.2 * rng.standard_normal(stations.shape)
+    stations[rng.random(stations.shape) < 0.2] = np.nan
+    cells[rng.random(cells.shape) < 0.1] = np.nan
+    lat, lon = np.array([50.0, 52, 54, 56]), np.zeros(4)
+    return {
+        "station": xr.Dataset(
+            {"t": (("time", "station"), stations)},
+            {"time": time, "lat": ("station", lat.repeat(2)), "lon": ("station", np.tile([-0.1, 0.1], 4))},
+        ),
+        "grid": xr.Dataset(
+            {"t": (("time", "station"), cells)}, {"time": time, "lat": ("station", lat), "lon": ("station", lon)}
+        ),
+        "ocean": xr.Dataset({"t": ("time", ocean)}, {"time": months}),
+    }
+
+
+def test_training_fuses_sources_of_different_steps_and_does_without_the_graph_worse(tmp_path):
+    sources = planted()
+    history = {"station": 2, "grid": 1, "ocean": 1}
+    inputs = dict.fromkeys(sources, "t")
+    cut = {"train": slice(None, "2001-10"), "test": slice("2001-11", None)}
+    windows = {
+        part: SourceWindows(sources | {"station": sources["station"].sel(time=time)}, inputs, "t", history, 1)
+        for part, time in cut.items()
+    }
+    places = {kind: (sources[kind]["lat"].values, sources[kind]["lon"].values) for kind in ("station", "grid")}
+    operators = hetero_operators(hetero_graph(places | {"ocean": None}, k=1))
+    losses = {}
+    for kinds in (["station", "grid", "ocean"], ["station", "grid"], ["station"]):
+        torch.manual_seed(0)
+        relations = [relation for relation in operators if relation[0] in kinds]
+        model = FusionSTGCN(dict.fromkeys(kinds, 1), 1, history, 1, channels=8, relations=relations)
+        options = {"operator": operators, "progress": False, "learning_rate": 0.05, "epochs": 6}
+        checkpoint = tmp_path / f"{len(kinds)}.pt"
+        fit(model, windows["train"], None, checkpoint=checkpoint, **options)
+        losses[len(kinds)] = evaluate(model, windows["test"], operator=operators)
+        y = predict(model, windows["test"], operator=operators)
+        assert y.shape == (len(windows["test"]), 1, 8, 1) and y.isfinite().all()
+    assert losses[3] < 0.2 and losses[3] < 0.6 * losses[2] and losses[2] < 0.9 * losses[1], losses
+
+
+def test_a_fabric_trains_the_fusion_as_it_is_trained_without():
+    """It takes inputs apart and puts them together again: what is missing must stay missing."""
+    fabric = pytest.importorskip("lightning_fabric").Fabric(accelerator="cpu", devices=1)
+    sources = planted(60)
+    windows = SourceWindows(sources, dict.fromkeys(sources, "t"), "t", 1, 1)
+    places = {kind: (sources[kind]["lat"].values, sources[kind]["lon"].values) for kind in ("station", "grid")}
+    operators, losses = hetero_operators(hetero_graph(places | {"ocean": None})), []
+    for options in ({}, {"fabric": fabric}):
+        torch.manual_seed(0)
+        model = FusionSTGCN(dict.fromkeys(sources, 1), 1, dict.fromkeys(sources, 1), 1, relations=list(operators))
+        history = fit(model, windows, windows, operator=operators, epochs=2, progress=False, **options)
+        losses.append((history.train_loss, history.validation_loss))
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda: FusionSTGCN(3, 1, STEPS, 1), TypeError, ["in_features", "dict", "3"]),
+        (lambda: FusionSTGCN(FEATURES, 1, 4, 1), TypeError, ["history", "dict", "4"]),
+        (lambda: FusionSTGCN({"station": 0}, 1, STEPS, 1), ValueError, ["in_features['station']", "0"]),
+        (lambda: FusionSTGCN({"station": 1}, 1, {"grid": 2}, 1), ValueError, ["history", "station", "grid"]),
+        (lambda: FusionSTGCN({"station": 1}, 0, STEPS, 1), ValueError, ["out_features", "0"]),
+        (lambda: FusionSTGCN({"station": 1}, 1, STEPS, 1, rounds=0), ValueError, ["rounds", "0"]),
+        (lambda: FusionSTGCN({"grid": 1}, 1, STEPS, 1), ValueError, ["target", "grid", "'station'"]),
+        (
+            lambda: FusionSTGCN({"station": 1}, 1, STEPS, 1, context={"station": 1}),
+            ValueError,
+            ["context", "1 features"],
+        ),
+        (lambda: FusionSTGCN(FEATURES, 1, STEPS, 1), ValueError, ["relations", "within 1 rounds", "grid", "ocean"]),
+        (lambda: fusion([("grid", "to", "sky")]), ValueError, ["relations", "sky"]),
+        (lambda: fusion([("grid", "station")]), ValueError, ["relations", "(source, relation, target)"]),
+        (lambda: fusion([("station", "near", "station")] * 2, ["station"]), ValueError, ["relations", "once"]),
+        (lambda: fusion((), ["station"])(some_x()["station"]), TypeError, ["x", "dict", "Tensor"]),
+        (lambda: fusion((), ["station"])({"grid": some_x()["grid"]}), TypeError, ["x", "station", "grid"]),
+        (
+            lambda: fusion((), ["station"])({"station": torch.zeros(2, 4, 7, 2)}),
+            ValueError,
+            ["x['station']", "3 features"],
+        ),
+        (lambda: fusion((), ["station"])({"station": torch.zeros(2, 5, 7, 3)}), ValueError, ["x", "4 time steps", "5"]),
+        (lambda: fusion()(some_x()), TypeError, ["operators", "dict", "NoneType"]),
+        (lambda: fusion()(some_x(), {}), TypeError, ["operators", "('station', 'near', 'station')"]),
+        (
+            lambda: fusion()(some_x(6), hetero_operators(hetero_graph(some_places()))),
+            ValueError,
+            ["operators", "(6, 6)", "(7, 7)"],
+        ),
+    ],
+)
+def test_fusion_refuses_what_does_not_fit(call, error, parts):
+    with pytest.raises(error) as raised:
+        call()
     assert all(part in str(raised.value) for part in parts), str(raised.value)

@@ -10,7 +10,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stgcn_lab.windows import Standardizer, WindowDataset, split_by_time
+from stgcn_lab.windows import Sources, SourceWindows, Standardizer, WindowDataset, known_at, split_by_time
 
 
 def make_series(steps: int = 60, stations: int = 3, start: str = "2000-01-01", freq: str = "D") -> xr.DataArray:
@@ -505,3 +505,298 @@ def test_steps_may_be_numpy_integers(series):
     windows = WindowDataset(series.to_dataset(), "wind", ("wind",), np.int64(4), np.int32(2))
     assert len(windows) == 55
     assert sum(len(batch.x) for batch in windows.batches(np.int64(20))) == 55
+
+
+# ---------------------------------------------------------------------------- what was known when
+
+
+def monthly(values, start="2000-01-01") -> xr.DataArray:
+    return xr.DataArray(
+        np.asarray(values, float), {"time": pd.date_range(start, periods=len(values), freq="MS")}, ["time"], "sea"
+    )
+
+
+def test_a_month_is_known_when_it_is_over():
+    series = monthly([1, 2, 3]).assign_attrs(units="degC")
+    asked = ["2000-01-31T23:59", "2000-02-01", "2000-02-29", "2000-03-01", "2000-06-01"]
+    known = known_at(series, asked)
+    np.testing.assert_array_equal(known, [np.nan, 1, 1, 2, 3])
+    np.testing.assert_array_equal(known["age"], [np.nan, 0, 28, 0, 61])
+    assert known.dims == ("time",) and known.name == "sea" and known.attrs == {"units": "degC"}
+    assert list(known["time"].values) == list(pd.DatetimeIndex(asked).values)
+    np.testing.assert_array_equal(known_at(series, asked[::-1]), known[::-1])
+
+
+def test_a_delay_is_waited_for_and_counts_in_the_age():
+    known = known_at(monthly([1, 2, 3]), ["2000-02-09", "2000-02-11", "2000-03-10", "2000-03-11"], delay=10)
+    np.testing.assert_array_equal(known, [np.nan, 1, 1, 2])
+    np.testing.assert_array_equal(known["age"], [np.nan, 10, 38, 10])
+
+
+@pytest.mark.parametrize(
+    ("freq", "period", "first_known"),
+    [
+        ("D", None, "2000-01-02"),
+        ("6h", None, "2000-01-01T06"),
+        ("MS", None, "2000-02-01"),
+        ("QS", None, "2000-04-01"),
+        ("YS", None, "2001-01-01"),
+        ("YS", "2MS", "2000-03-01"),
+        ("YS", pd.DateOffset(months=3), "2000-04-01"),
+        ("D", "h", "2000-01-01T01"),
+    ],
+)
+def test_the_period_of_a_value(freq, period, first_known):
+    series = xr.DataArray(np.arange(5.0), {"time": pd.date_range("2000-01-01", periods=5, freq=freq)}, ["time"])
+    first_known = pd.Timestamp(first_known)
+    known = known_at(series, [first_known - pd.Timedelta("1s"), first_known], period=period)
+    np.testing.assert_array_equal(known, [np.nan, 0])
+
+
+def test_a_month_left_out_of_the_series_does_not_make_the_others_longer():
+    series = monthly([1, 2, 3, 4]).isel(time=[0, 1, 3])
+    np.testing.assert_array_equal(
+        known_at(series, ["2000-02-01", "2000-03-01", "2000-04-01", "2000-05-01"]), [1, 2, 2, 4]
+    )
+
+
+def test_a_missing_value_leaves_the_older_one_station_by_station():
+    series = monthly([0, 0, 0]).expand_dims(station=2).copy()
+    series[:] = [[1, np.nan, 3], [np.nan, 5, np.nan]]
+    series = series.assign_coords(station=["a", "b"], lat=("station", [50.0, 51]))
+    known = known_at(series, ["2000-02-01", "2000-03-01", "2000-04-01"])
+    assert known.dims == ("time", "station") and list(known["lat"]) == [50, 51]
+    np.testing.assert_array_equal(known, [[1, np.nan], [1, 5], [3, 5]])
+    np.testing.assert_array_equal(known["age"], [[0, np.nan], [29, 0], [0, 31]])
+
+
+@given(st.integers(0, 30), st.integers(0, 60), st.integers(0, 1000))
+def test_known_at_never_looks_ahead(delay, at, seed):
+    """Whatever is changed in the future, nothing changes; and a brute-force search finds the same."""
+    rng = np.random.default_rng(seed)
+    values = np.where(rng.random(24) < 0.2, np.nan, rng.standard_normal(24))
+    series = monthly(values)
+    time = np.datetime64("2000-01-01") + np.timedelta64(12 * at, "D")
+    known = known_at(series, [time], delay=delay)
+    ends = series.indexes["time"] + pd.DateOffset(months=1) + pd.Timedelta(days=delay)
+    out = [value for value, end in zip(values, ends, strict=True) if end <= time and np.isfinite(value)]
+    np.testing.assert_array_equal(known, [out[-1] if out else np.nan])
+    changed = series.copy(data=np.where(ends <= time, values, 99.0))
+    xr.testing.assert_identical(known_at(changed, [time], delay=delay), known)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda s: known_at(s.values, ["2000-02-01"]), TypeError, ["series", "DataArray", "ndarray"]),
+        (lambda s: known_at(s.rename(time="day"), ["2000-02-01"]), ValueError, ["series", "'time'"]),
+        (lambda s: known_at(s[::-1], ["2000-02-01"]), ValueError, ["series", "rising order"]),
+        (lambda s: known_at(s.assign_coords(time=[0, 1, 2]), ["2000-02-01"]), TypeError, ["series", "dates", "int64"]),
+        (lambda s: known_at(s.astype(str), ["2000-02-01"]), TypeError, ["series", "numbers"]),
+        (lambda s: known_at(s, ["soon"]), TypeError, ["times", "dates", "soon"]),
+        (lambda s: known_at(s, ["NaT"]), ValueError, ["times", "NaT"]),
+        (lambda s: known_at(s, ["2000-02-01"], delay=-1), ValueError, ["delay", "-1"]),
+        (lambda s: known_at(s, ["2000-02-01"], period="moon"), ValueError, ["series", "period", "moon"]),
+        (lambda s: known_at(s, ["2000-02-01"], period="-1D"), ValueError, ["series", "period", "-1D"]),
+        (lambda s: known_at(s[:1], ["2000-02-01"]), ValueError, ["series", "two time steps", "period"]),
+    ],
+)
+def test_known_at_refuses_what_does_not_fit(call, error, parts):
+    with pytest.raises(error) as raised:
+        call(monthly([1, 2, 3]))
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+# ---------------------------------------------------------------------------- windows of several sources
+
+
+@pytest.fixture
+def sources() -> dict[str, xr.Dataset]:
+    """Daily stations, a grid with another number of nodes every six hours, a monthly ocean of one node."""
+    station = make_series(120, 3).to_dataset().assign(elevation=("station", [1.0, 2, 3]), noon=("time", np.ones(120)))
+    ocean = monthly([10, 20, 30, 40, 50, 60]).to_dataset()
+    return {"station": station, "grid": make_series(480, 5, freq="6h").to_dataset(), "ocean": ocean}
+
+
+ODD = pd.DatetimeIndex(["2000-01-01", "2000-01-01T00:00:01", "2001-01-01"])
+INPUTS = {"station": ["elevation", "wind"], "grid": "wind", "ocean": "sea"}
+
+
+def several(sources, targets="wind", history=None, horizon=2, **options) -> SourceWindows:
+    history = history or {"station": 3, "grid": 4, "ocean": 2}
+    inputs = {kind: INPUTS[kind] for kind in sources}
+    return SourceWindows(sources, inputs, targets, history, horizon, **options)
+
+
+def test_source_windows_see_what_was_known_and_predict_what_comes(sources):
+    windows = several(sources)
+    assert len(windows) == 118, "120 days, 2 to predict, and data of nothing before the first"
+    number = list(windows.times[:, 0]).index(np.datetime64("2000-03-01"))
+    assert windows.issued[number] == np.datetime64("2000-03-01")
+    assert list(windows.times[number]) == list(pd.date_range("2000-03-01", periods=2).values)
+    assert list(windows.seen["station"][number]) == list(pd.date_range("2000-02-27", periods=3).values)
+    assert list(windows.seen["grid"][number]) == list(pd.date_range("2000-02-29", periods=4, freq="6h").values)
+    assert list(windows.seen["ocean"][number]) == list(pd.date_range("2000-01-01", periods=2, freq="MS").values)
+    batch = windows.batch([number])
+    assert {kind: tuple(x.shape) for kind, x in batch.x.items()} == {
+        "station": (1, 3, 3, 2),
+        "grid": (1, 4, 5, 1),
+        "ocean": (1, 2, 1, 1),
+    }
+    assert batch.y.shape == batch.y_mask.shape == (1, 2, 3, 1) and batch.y_mask.all()
+    day = 60  # since 1 January of a leap year
+    assert batch.x["station"][0, :, 1, 0].tolist() == [100 * (day + i) + 1 for i in (-3, -2, -1)]
+    assert batch.x["grid"][0, :, 4, 0].tolist() == [100 * (4 * day + i) + 4 for i in (-4, -3, -2, -1)]
+    assert batch.x["ocean"].flatten().tolist() == [10, 20]
+    assert batch.y[0, :, 2, 0].tolist() == [100 * day + 2, 100 * (day + 1) + 2]
+
+
+def test_context_comes_last_and_is_repeated(sources):
+    windows = SourceWindows({"station": sources["station"]}, {"station": ["elevation", "noon", "wind"]}, "wind", 3, 2)
+    assert windows.features == {"station": ["wind", "elevation", "noon"]} and windows.context == {"station": 2}
+    x = windows.batch([50]).x["station"]
+    assert x[0, :, :, 1].tolist() == [[1, 2, 3]] * 3 and (x[..., 2] == 1).all()
+    assert several(sources).context == {"station": 1, "grid": 0, "ocean": 0}, "one node: its series is data"
+
+
+def test_one_source_gives_the_windows_of_a_plain_dataset(sources):
+    """With one source and no gap the same windows as WindowDataset, and some more at the edge, with masks."""
+    plain = WindowDataset(sources["station"], "wind", "wind", 3, 2)
+    windows = SourceWindows({"station": sources["station"]}, {"station": "wind"}, "wind", 3, 2)
+    batch, expected = windows.batch(range(2, 118)), plain.batch(range(116))
+    assert len(plain) == 116 and len(windows) == 118
+    assert torch.equal(batch.x["station"], expected.x) and torch.equal(batch.y, expected.y)
+    assert torch.equal(batch.y_mask, expected.y_mask)
+    first = windows.batch([0])
+    assert first.x_mask["station"][0, :, 0, 0].tolist() == [False, False, True]
+    assert first.x["station"].isnan().sum() == 6
+
+
+def future_changed(ds: xr.Dataset, period, delay, issued) -> xr.Dataset:
+    """The same with other values and gaps wherever a step is not known yet; where it has no time, nothing changes."""
+    late = ds.indexes["time"] + period + pd.Timedelta(days=delay) > issued
+    new = np.where(np.arange(len(late)) % 7 == 0, np.nan, -999.0)
+    late, new = (xr.DataArray(part, {"time": ds["time"]}, ["time"]) for part in (late, new))
+    return ds.map(lambda series: xr.where(late, new, series) if "time" in series.dims else series)
+
+
+@pytest.mark.parametrize("delay", [0, 3, 40])
+def test_source_windows_never_look_ahead(sources, delay):
+    """Change the future of every source, the target's included, and no window issued before sees it."""
+    periods = {"station": pd.Timedelta("1D"), "grid": pd.Timedelta("6h"), "ocean": pd.DateOffset(months=1)}
+    delays = {"grid": delay, "ocean": delay}
+    windows = several(sources, delays=delays)
+    for issued in (np.datetime64("2000-01-17"), np.datetime64("2000-03-01"), np.datetime64("2000-04-01")):
+        changed = {kind: future_changed(ds, periods[kind], delays.get(kind, 0), issued) for kind, ds in sources.items()}
+        again = several(changed, delays=delays)
+        before = np.flatnonzero(windows.issued <= issued)
+        x, y = windows.batch(before).x, again.batch(np.flatnonzero(again.issued <= issued)).x
+        assert len(before) and len(before) == len(y["ocean"])
+        for kind in sources:
+            torch.testing.assert_close(x[kind], y[kind], rtol=0, atol=0, equal_nan=True)
+        after = windows.batch(range(before[-1] + 1, before[-1] + 3)).x["station"]
+        assert not torch.equal(after, again.batch(range(before[-1] + 1, before[-1] + 3)).x["station"])
+    for kind, seen in windows.seen.items():
+        known = (pd.DatetimeIndex(seen.ravel()) + periods[kind]).values.reshape(seen.shape)
+        late = known + np.timedelta64(delays.get(kind, 0), "D") > windows.issued[:, None]
+        assert not (late & ~np.isnat(seen)).any()
+
+
+def test_an_estimate_sees_the_time_of_its_target(sources):
+    windows = several(sources, horizon=1, estimate=True)
+    assert len(windows) == 120
+    number = 60
+    assert windows.times[number] == [np.datetime64("2000-03-01")] and windows.issued[number] == np.datetime64(
+        "2000-03-02"
+    )
+    assert windows.seen["station"][number][-1] == np.datetime64("2000-03-01")
+    assert windows.seen["grid"][number][-1] == np.datetime64("2000-03-01T18")
+    assert windows.seen["ocean"][number][-1] == np.datetime64("2000-02-01"), "March is not over"
+
+
+def test_gaps_are_masked_and_no_window_is_lost_or_made_up(sources):
+    """Missing values, missing steps and a source that has ended: NaN in x, False in both masks."""
+    sources["station"]["wind"][10, 1] = np.nan
+    sources["station"] = sources["station"].isel(time=[i for i in range(120) if i not in (20, 21)])
+    sources["grid"] = sources["grid"].isel(time=slice(0, 200))  # ends on 19 February
+    windows = several(sources)
+    assert len(windows) == 117, "the one that predicts the two missing days is left out"
+    days = ((windows.times[:, 0] - np.datetime64("2000-01-01")) / np.timedelta64(1, "D")).astype(int)
+    assert sorted(set(range(1, 119)) - set(days)) == [20]
+    batch = windows.batch(range(len(windows)))
+    at = {day: number for number, day in enumerate(days)}
+    assert batch.y_mask[at[9], :, :, 0].tolist() == [[True] * 3, [True, False, True]] and batch.y[at[9], 1, 1, 0] == 0
+    assert batch.x_mask["station"][at[12], :, :, 0].tolist() == [[True] * 3, [True, False, True], [True] * 3]
+    assert batch.x_mask["station"][at[12], 1, 1].tolist() == [False, True], "the elevation is known all the same"
+    assert batch.y_mask[at[19], :, 0, 0].tolist() == [True, False]
+    assert batch.x_mask["station"][at[22], :, 0, 0].tolist() == [True, False, False]
+    assert not batch.x_mask["station"][at[22], 1].any() and np.isnat(windows.seen["station"][at[22]]).sum() == 0
+    assert batch.x_mask["grid"][at[50]].all() and not batch.x_mask["grid"][at[51], -2:].any()
+    assert not batch.x_mask["grid"][at[100]].any()
+    for kind, x in batch.x.items():
+        assert torch.equal(x.isfinite(), batch.x_mask[kind])
+
+
+def test_a_window_without_any_data_is_left_out(sources):
+    """Of the first window nothing is known but the elevation, which is no data."""
+    assert several(sources).issued[0] == np.datetime64("2000-01-02")
+    early = sources["ocean"].assign_coords(time=sources["ocean"].indexes["time"] - pd.DateOffset(months=6))
+    assert several(sources | {"ocean": early}).issued[0] == np.datetime64("2000-01-01")
+
+
+def test_a_yearly_target_with_a_monthly_source():
+    """Totals of October to December, from the months before: September is over on 1 October."""
+    years = pd.date_range("2000-10-01", periods=6, freq="12MS")
+    rain = xr.Dataset({"rain": (("time", "station"), np.arange(12.0).reshape(6, 2))}, {"time": years})
+    ocean = monthly(np.arange(100.0)).to_dataset()
+    both, inputs = {"station": rain, "ocean": ocean}, {"station": "rain", "ocean": "sea"}
+    windows = SourceWindows(both, inputs, "rain", {"station": 1, "ocean": 3}, 1, periods={"station": "3MS"})
+    assert len(windows) == 6
+    batch = windows.batch(range(6))
+    assert batch.x["ocean"][:, :, 0, 0].tolist() == [[6 + 12 * y, 7 + 12 * y, 8 + 12 * y] for y in range(6)]
+    assert batch.x["station"][1:, 0, :, 0].tolist() == batch.y[:-1, 0, :, 0].tolist()
+    late = SourceWindows(both, inputs, "rain", 1, 1, delays={"ocean": 10}).batch(range(6))
+    assert late.x["ocean"].flatten().tolist() == [7 + 12 * y for y in range(6)]
+    estimate = SourceWindows(both, inputs, "rain", 1, 1, periods={"station": "3MS"}, estimate=True)
+    assert list(pd.DatetimeIndex(estimate.issued).month) == [1] * 6
+    assert estimate.batch([0]).x["ocean"].item() == 11, "December"
+
+
+def test_source_batches_hold_every_window_once_and_repeat_with_the_seed(sources):
+    windows = several(sources)
+
+    def order(generator):
+        return [y for batch in windows.batches(16, generator) for y in batch.y[:, 0, 0, 0].tolist()]
+
+    inorder = order(None)
+    assert inorder == sorted(inorder) and len(inorder) == len(windows)
+    mixed = order(torch.Generator().manual_seed(1))
+    assert mixed != inorder and sorted(mixed) == inorder and mixed == order(torch.Generator().manual_seed(1))
+
+
+def test_sources_move_and_are_cut_together(sources):
+    x = next(several(sources).batches(7)).x
+    moved = x.to("cpu")
+    assert isinstance(moved, Sources) and list(moved) == ["station", "grid", "ocean"]
+    part = x[1::3]
+    assert isinstance(part, Sources) and {len(tensor) for tensor in part.values()} == {2}
+    torch.testing.assert_close(part["grid"], x["grid"][1::3], equal_nan=True)
+    assert x.to("meta")["grid"].is_meta
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda s: SourceWindows(s["station"], INPUTS, "wind", 3, 2), TypeError, ["sources", "dict", "Dataset"]),
+        (lambda s: several({}), TypeError, ["sources", "dict"]),
+        (
+            lambda s: several(s | {"grid": s["grid"].isel(time=[0, 1, 2]).assign_coords(time=ODD)}),
+            ValueError,
+            ["sources['grid']", "regular", "1000000000 nanoseconds"],
+        ),
+    ],
+)
+def test_source_windows_refuse_what_does_not_fit(sources, call, error, parts):
+    with pytest.raises(error) as raised:
+        call(sources)
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
