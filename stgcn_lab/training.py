@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -272,17 +272,19 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    fabric: Any = None,
 ) -> History:
     """Train a network with Adam; keep the weights of the epoch that did best on the validation part.
 
     Args:
-        model: called as ``model(x, operator)``; trained in place, on the device where its weights are.
+        model: called as ``model(x, operator)``; trained in place, on the device where its weights are, or on that of
+            the fabric, where it stays.
         train, validation: windows, or anything with ``batches(batch_size, generator)`` that yields
             (x, y, x_mask, y_mask). Without a validation part (None) training runs through all epochs and keeps
             the last weights: for the last fit, on all years, after everything has been chosen.
-        operator: the graph, passed on to the model.
-        loss: ``loss(prediction, y, y_mask)`` -> scalar, a mean over what is observed; where the record may hold
-            wild values, :func:`huber` or :func:`student_t`.
+        operator: the graph, passed on to the model: a tensor, several, or a dict of them, one for each relation.
+        loss: ``loss(prediction, y, y_mask)`` -> scalar, a mean over what is observed, 0 where nothing is; where the
+            record may hold wild values, :func:`huber` or :func:`student_t`.
         epochs: passes over the training windows, at most; the learning rate falls to 0 along a cosine over them.
         batch_size: windows in a step.
         learning_rate, weight_decay: of AdamW; the rate at the start.
@@ -291,13 +293,18 @@ def fit(
         checkpoint: file to keep the whole state in after each epoch. It is replaced at once, never half written.
         resume: go on from ``checkpoint`` if it is there; the result is the same, bit for bit, as without a break.
         progress: show a bar with the losses and the time left.
+        fabric: a launched ``lightning_fabric.Fabric`` for other devices and precisions, and for several processes that
+            all call fit with the same arguments. Each takes its share of every batch, the windows i, i + P, i + 2 P ...
+            of the P processes' i-th, and the gradients are added up so that the result is that of one process but
+            for rounding; only dropout draws other numbers. Every process reads every batch, and the first one alone
+            writes the checkpoint and shows the bar. A run may be resumed by another number of processes.
 
     Returns:
-        The losses and the best epoch.
+        The losses and the best epoch, the same in every process.
 
     Raises:
         TypeError, ValueError: for arguments of another kind, settings out of range, ``resume`` without
-            ``checkpoint``, or a checkpoint of another run.
+            ``checkpoint``, a checkpoint of another run, or a fabric that is not launched or splits the network itself.
         FloatingPointError: if the loss is no longer a number; the model keeps its best weights so far.
     """
     # Plain numbers from here on: a checkpoint cannot hold NumPy's.
@@ -323,9 +330,11 @@ def fit(
         raise ValueError("resume: expected the checkpoint to resume from, found checkpoint=None")
     if checkpoint is not None:
         _check_path(Path(checkpoint))
-    device = next(model.parameters()).device
-    operator = _to_device(operator, device)
+    engine = _Alone() if fabric is None else _check_fabric(fabric)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    device = _device(model) if fabric is None else fabric.device
+    on_graph = _OnGraph(model, _to_device(operator, device))
+    network, step = engine.setup(on_graph, optimizer)  # the same weights, under a cover that knows of the others
     shuffle = torch.Generator().manual_seed(seed)
     history = History()
     best = deepcopy(model.state_dict())
@@ -333,10 +342,12 @@ def fit(
     settings |= {"weight_decay": weight_decay, "seed": seed}
 
     cuda = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
-        torch.manual_seed(seed)  # forked above: the caller's random numbers are left alone
-        if resume and checkpoint is not None and Path(checkpoint).exists():
-            history, best = _load(Path(checkpoint), model, optimizer, shuffle, settings)
+    silent = not (progress and engine.is_global_zero)
+    with torch.random.fork_rng(devices=cuda), tqdm(total=epochs, unit="epoch", disable=silent) as bar:
+        # Forked above: the caller's random numbers are left alone. Each process drops other values.
+        torch.manual_seed(seed + engine.global_rank)
+        if resume and checkpoint is not None:
+            history, best = _load(Path(checkpoint), model, optimizer, shuffle, settings, engine) or (history, best)
             bar.update(len(history.train_loss))
         try:
             for epoch in range(len(history.train_loss), epochs):
@@ -346,10 +357,10 @@ def fit(
                 began = time.perf_counter()
                 for group in optimizer.param_groups:  # a cosine from learning_rate down towards 0
                     group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-                train_loss = _one_epoch(model, train, operator, loss, batch_size, optimizer, shuffle)
+                train_loss = _one_epoch(network, train, loss, batch_size, step, shuffle, engine)
                 judged = train_loss  # stands in where there is no validation part
                 if validation is not None:
-                    judged = evaluate(model, validation, operator=operator, loss=loss, batch_size=batch_size)
+                    judged = _mean_loss(network, validation, loss, batch_size, engine)
                 if not (math.isfinite(train_loss) and math.isfinite(judged)):
                     raise FloatingPointError(
                         f"loss: expected a finite number in epoch {epoch}, found {train_loss} in training and "
@@ -362,7 +373,7 @@ def fit(
                     history.validation_loss.append(judged)
                 history.seconds += time.perf_counter() - began
                 if checkpoint is not None:
-                    _save(Path(checkpoint), model, optimizer, shuffle, history, best, settings)
+                    _save(Path(checkpoint), model, optimizer, shuffle, history, best, settings, engine)
                 note = f"train {train_loss:.4f}" + ("" if validation is None else f", validation {judged:.4f}")
                 bar.set_postfix_str(note, refresh=False)
                 bar.update()
@@ -373,27 +384,109 @@ def fit(
 
 
 def _one_epoch(
-    model: nn.Module,
+    network: nn.Module,
     train: WindowDataset,
-    operator: Operators | None,
     loss: Loss,
     batch_size: int,
     optimizer: torch.optim.Optimizer,
     shuffle: torch.Generator,
+    engine: Any,
 ) -> float:
-    device = next(model.parameters()).device
-    model.train()
+    device = _device(network)
+    network.train()
     total, observed = 0.0, 0
     for batch in train.batches(batch_size, shuffle):
-        x, y, y_mask = batch.x.to(device), batch.y.to(device), batch.y_mask.to(device)
+        x, y, y_mask, weight = _share(batch, device, engine)
         optimizer.zero_grad(set_to_none=True)
-        value = loss(model(x, operator), y, y_mask)
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)  # one wild window must not throw the weights away
+        value = loss(network(x), y, y_mask)
+        engine.backward(value * weight)
+        # one wild window must not throw the weights away
+        engine.clip_gradients(network, optimizer, max_norm=5.0, error_if_nonfinite=False)
         optimizer.step()
         count = int(y_mask.sum())
         total, observed = total + value.item() * count, observed + count
+    return _overall(total, observed, engine)
+
+
+def _share(batch: Any, device: torch.device, engine: Any) -> tuple[Any, Tensor, Tensor, float]:
+    """Inputs, targets and mask of this process's windows, and the weight of their loss.
+
+    With n_r of the batch's n observed values in process r of P, its mean loss l_r counts ``P n_r / n``: the mean over
+    the processes, which is what they take of their gradients, is then ``Σ n_r l_r / n``, the loss of the whole batch.
+    """
+    x, y, y_mask, weight = batch.x, batch.y, batch.y_mask, 1.0
+    rank, processes = engine.global_rank, engine.world_size
+    if processes > 1:
+        everywhere = int(y_mask.sum())
+        # All have to take part in each step: who gets no window takes the first one, with nothing observed in it.
+        rows = slice(rank, None, processes) if rank < len(y) else slice(1)
+        x, y, y_mask = x[rows], y[rows], y_mask[rows] & (rank < len(y))
+        weight = processes * int(y_mask.sum()) / max(everywhere, 1)
+    return x.to(device), y.to(device), y_mask.to(device), weight
+
+
+def _overall(total: float, observed: int, engine: Any) -> float:
+    """The mean of what all processes have seen."""
+    if engine.world_size > 1:
+        sums = torch.tensor([total, observed], dtype=torch.float64)
+        total, observed = engine.all_reduce(sums, reduce_op="sum").tolist()
     return total / max(observed, 1)
+
+
+class _OnGraph(nn.Module):
+    """A model with its graph in hand.
+
+    A Fabric turns inputs of a network into the precision of its choice. The operator is none of them, and keeps its
+    own: the CPU has no sparse product in 16 bits.
+    """
+
+    def __init__(self, model: nn.Module, operator: Operators | None) -> None:
+        super().__init__()
+        self.model, self.operator = model, operator
+
+    def forward(self, x: Any) -> Tensor:
+        return self.model(x, self.operator)
+
+
+class _Alone:
+    """What the training asks of a Fabric, for one process without it."""
+
+    global_rank, world_size, is_global_zero = 0, 1, True
+
+    def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        return model, optimizer
+
+    def backward(self, value: Tensor) -> None:
+        value.backward()
+
+    def clip_gradients(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), **options)
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def broadcast(self, value: Any) -> Any:
+        return value
+
+
+def _check_fabric(fabric: Any) -> Any:
+    # By name: the same classes come from two packages, lightning and lightning_fabric.
+    strategy = type(getattr(fabric, "strategy", None)).__name__
+    if strategy == "NoneType" or isinstance(fabric, type):
+        raise TypeError(f"fabric: expected a lightning_fabric.Fabric or None, found {type(fabric).__name__}")
+    if strategy not in ("SingleDeviceStrategy", "DDPStrategy"):
+        raise ValueError(
+            f"fabric: expected strategy='ddp' or a single device, the whole network in each process, found {strategy}"
+        )
+    if strategy == "DDPStrategy" and not torch.distributed.is_initialized():
+        raise ValueError("fabric: expected a launched Fabric, found one without its processes; call fabric.launch()")
+    started = os.environ.get("WORLD_SIZE", "1")  # as torchrun and its like tell each process
+    if fabric.world_size == 1 and started != "1":
+        raise ValueError(
+            f"fabric: expected one of the {started} processes that were started, found one that knows of no other; "
+            "give Fabric(devices=...) the number of processes on a machine"
+        )
+    return fabric
 
 
 @torch.no_grad()
@@ -415,16 +508,21 @@ def evaluate(
         The loss, each observed value weighted alike.
     """
     _check_windows(windows, "windows")
-    device = next(model.parameters()).device
-    operator = _to_device(operator, device)
-    model.eval()
+    network = _OnGraph(model, _to_device(operator, _device(model)))
+    return _mean_loss(network, windows, loss, batch_size, _Alone())
+
+
+@torch.no_grad()
+def _mean_loss(network: nn.Module, windows: WindowDataset, loss: Loss, batch_size: int, engine: Any) -> float:
+    device = _device(network)
+    network.eval()
     total, observed = 0.0, 0
     for batch in windows.batches(batch_size):
-        prediction = model(batch.x.to(device), operator)
-        value = loss(prediction, batch.y.to(device), batch.y_mask.to(device)).item()
-        count = int(batch.y_mask.sum())
+        x, y, y_mask, _ = _share(batch, device, engine)
+        value = loss(network(x), y, y_mask).item()
+        count = int(y_mask.sum())
         total, observed = total + value * count, observed + count
-    return total / max(observed, 1)
+    return _overall(total, observed, engine)
 
 
 @torch.no_grad()
@@ -441,7 +539,7 @@ def predict(
         (windows, horizon, N, F_out) on the CPU, standardised as the windows are.
     """
     _check_windows(windows, "windows")
-    device = next(model.parameters()).device
+    device = _device(model)
     operator = _to_device(operator, device)
     model.eval()
     return torch.cat([model(batch.x.to(device), operator).cpu() for batch in windows.batches(batch_size)])
@@ -452,11 +550,18 @@ def _check_windows(windows: WindowDataset, name: str) -> None:
         raise TypeError(f"{name}: expected a WindowDataset or the like, found {type(windows).__name__}")
 
 
+def _device(model: nn.Module) -> torch.device:
+    """Where the weights are; the CPU for a model without any, such as one of :mod:`stgcn_lab.deploy`."""
+    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
+
+
 def _to_device(operator: Operators | None, device: torch.device) -> Operators | None:
     if operator is None:
         return None
     if isinstance(operator, Tensor):
         return operator.to(device)
+    if isinstance(operator, Mapping) and all(torch.is_tensor(part) for part in operator.values()):
+        return {relation: part.to(device) for relation, part in operator.items()}
     if not isinstance(operator, (tuple, list)) or not all(torch.is_tensor(part) for part in operator):
         raise TypeError(
             "operator: expected a torch tensor (node, node) or several of them, such as gcn_operator(graph), "
@@ -466,6 +571,8 @@ def _to_device(operator: Operators | None, device: torch.device) -> Operators | 
 
 
 # ---------------------------------------------------------------------------- checkpoints
+
+_KEPT = ("settings", "model", "best", "optimizer", "shuffle", "random", "random_cuda", "history")
 
 
 def save_atomically(state: Any, path: str | Path) -> None:
@@ -507,18 +614,24 @@ def _save(
     history: History,
     best: dict[str, Tensor],
     settings: dict[str, Any],
+    engine: Any,
 ) -> None:
+    def of_all(state: Tensor) -> Tensor:  # (processes, bytes)
+        return engine.all_gather(state).cpu().reshape(-1, len(state))
+
+    device = _device(model)
     state = {
         "settings": settings,
         "model": model.state_dict(),
         "best": best,
         "optimizer": optimizer.state_dict(),
         "shuffle": shuffle.get_state(),
-        "random": torch.get_rng_state(),  # dropout draws from it
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random": of_all(torch.get_rng_state()),  # dropout draws from it
+        "random_cuda": of_all(torch.cuda.get_rng_state(device)) if device.type == "cuda" else [],
         "history": asdict(history),
     }
-    save_atomically(state, path)
+    if engine.is_global_zero:
+        save_atomically(state, path)
 
 
 def _load(
@@ -527,29 +640,41 @@ def _load(
     optimizer: torch.optim.Optimizer,
     shuffle: torch.Generator,
     settings: dict[str, Any],
-) -> tuple[History, dict[str, Tensor]]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        history = History(**state["history"])
-        best, found = state["best"], state["settings"]
-        weights, moments, order, random = (state[key] for key in ("model", "optimizer", "shuffle", "random"))
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise ValueError(f"checkpoint: expected a file written by fit, found something unreadable at {path}") from error
+    engine: Any,
+) -> tuple[History, dict[str, Tensor]] | None:
+    """Set everything to where the checkpoint was; None if there is none. The first process reads for all."""
+    state = engine.broadcast(_read(path) if engine.is_global_zero else None)
+    if state is None:
+        return None
+    found, best, history = state["settings"], state["best"], History(**state["history"])
     if found != settings:
         raise ValueError(f"checkpoint: expected a run with {settings}, found one with {found}; delete it to start anew")
     # Compare before loading: PyTorch would copy the weights that fit before it complains about the others.
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    held = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    held = {name: tuple(tensor.shape) for name, tensor in state["model"].items()}
     if wanted != held:
         different = sorted(name for name in wanted | held if wanted.get(name) != held.get(name))
         raise ValueError(
             f"checkpoint: {path} holds the weights of another network: expected "
             f"{different[0]} {wanted.get(different[0])}, found {held.get(different[0])}"
         )
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(moments)
-    shuffle.set_state(order)
-    torch.set_rng_state(random)
-    if state.get("random_cuda") and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["random_cuda"])
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    shuffle.set_state(state["shuffle"])
+    rank, device = engine.global_rank, _device(model)
+    if rank < len(state["random"]):  # else a process more than before, with the seed of a new one
+        torch.set_rng_state(state["random"][rank].clone())  # PyTorch wants memory of its own
+    if device.type == "cuda" and rank < len(state["random_cuda"]):
+        torch.cuda.set_rng_state(state["random_cuda"][rank].clone(), device)
     return history, best
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        History(**state["history"])
+        return {key: state[key] for key in _KEPT}
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        raise ValueError(f"checkpoint: expected a file written by fit, found something unreadable at {path}") from error
