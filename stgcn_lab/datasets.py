@@ -329,7 +329,7 @@ def open_era5(
     Source:
         ERA5, Copernicus Climate Change Service; Hersbach et al. (2020), doi:10.1002/qj.3803.
     """
-    names = [variables] if isinstance(variables, str) else list(variables)
+    names = [variables] if isinstance(variables, str) else list(variables) if isinstance(variables, Sequence) else []
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValueError(f"variables: found {variables!r}, expected the name of at least one variable, each once")
     chunk = whole_number(chunk, "chunk")

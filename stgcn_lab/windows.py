@@ -136,9 +136,10 @@ class Standardizer:
         train = train.astype(np.float64, copy=False)  # sums of thousands of float32 values lose digits
         observed = values.notnull().any()
         mean, std = train.mean(dims, keep_attrs=True), train.std(dims, keep_attrs=True)
-        if values.chunks:  # a lazy record is read once, for all three, a chunk at a time
+        if any(variable.chunks for variable in values.data_vars.values()):
             import dask
 
+            # a lazy record is read once, for all three, a chunk at a time
             observed, mean, std = dask.compute(observed, mean, std)
         for name, found in observed.data_vars.items():
             if not bool(found):
@@ -355,6 +356,9 @@ def known_at(
         raise TypeError(f"series: expected numbers, found dtype {series.dtype}")
     series = series.transpose("time", ...)
     delay = number(delay, "delay", least=0)
+    given = np.asarray(times)
+    if given.ndim > 1 or (given.size and given.dtype.kind in "biuf"):  # a bare number would pass for nanoseconds of 1970
+        raise TypeError(f"times: expected dates along one axis, found {given.dtype} of shape {given.shape}")
     try:
         asked = pd.DatetimeIndex(np.atleast_1d(np.asarray(times, dtype="datetime64[ns]")))
     except (TypeError, ValueError) as error:
@@ -391,6 +395,12 @@ def _period(stamps: pd.DatetimeIndex, period: Any, name: str) -> pd.DateOffset:
             raise ValueError(f"{name}: expected a period such as 'MS' or 'D', found {period!r}") from error
         if offset is None or offset.n < 1:
             raise ValueError(f"{name}: expected a period such as 'MS' or 'D', found {period!r}")
+        if not isinstance(offset, pd.offsets.Tick) and not all(map(offset.is_on_offset, stamps)):
+            # pandas would end it at the next border: a month from the 1st on the 31st, a day before it is over
+            raise ValueError(
+                f"{name}: expected a period that begins at every stamp, such as 'MS' at the first of a month or '7D' "
+                f"at any day, found {period!r} and a stamp {stamps[0]}"
+            )
         return offset
     if len(stamps) < 2:
         raise ValueError(f"{name}: expected two time steps or more, or the period that a value stands for")

@@ -1097,6 +1097,7 @@ def test_era5_store_without_a_chunk_has_missing_values(archive, tmp_path):
         ({"variables": []}, ["variables", "at least one"]),
         ({"variables": ["2m_temperature"] * 2}, ["variables", "each once"]),
         ({"variables": [3]}, ["variables", "3"]),
+        ({"variables": None}, ["variables", "None"]),
         ({"variables": "temperature"}, ["variables", "level", "no levels"]),
         ({"variables": "soil_type"}, ["variables", "soil_type", "time"]),
         ({"variables": "unknown_units"}, ["variables", "units", "unknown_units"]),

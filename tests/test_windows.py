@@ -585,6 +585,16 @@ def test_known_at_never_looks_ahead(delay, at, seed):
     xr.testing.assert_identical(known_at(changed, [time], delay=delay), known)
 
 
+@pytest.mark.parametrize("period", ["ME", "QE", "YE", "W", pd.offsets.MonthEnd()])
+def test_a_period_that_does_not_begin_at_the_stamp_is_refused(period):
+    # From 1 January, a Saturday, pandas counts a month to the 31st and a week to the 2nd: values known too early.
+    with pytest.raises(ValueError, match="begins at every stamp"):
+        known_at(monthly([1, 2, 3]), ["2000-01-31"], period=period)
+    sources = {"station": monthly([1, 2, 3, 4]).to_dataset(name="x"), "ocean": monthly([1, 2, 3]).to_dataset(name="x")}
+    with pytest.raises(ValueError, match="ocean.*begins at every stamp"):
+        SourceWindows(sources, {"station": "x", "ocean": "x"}, "x", 1, 1, periods={"ocean": period})
+
+
 @pytest.mark.parametrize(
     ("call", "error", "parts"),
     [
@@ -595,6 +605,8 @@ def test_known_at_never_looks_ahead(delay, at, seed):
         (lambda s: known_at(s.astype(str), ["2000-02-01"]), TypeError, ["series", "numbers"]),
         (lambda s: known_at(s, ["soon"]), TypeError, ["times", "dates", "soon"]),
         (lambda s: known_at(s, ["NaT"]), ValueError, ["times", "NaT"]),
+        (lambda s: known_at(s, [2001]), TypeError, ["times", "dates", "int64"]),
+        (lambda s: known_at(s, [["2000-02-01"]]), TypeError, ["times", "one axis", "(1, 1)"]),
         (lambda s: known_at(s, ["2000-02-01"], delay=-1), ValueError, ["delay", "-1"]),
         (lambda s: known_at(s, ["2000-02-01"], period="moon"), ValueError, ["series", "period", "moon"]),
         (lambda s: known_at(s, ["2000-02-01"], period="-1D"), ValueError, ["series", "period", "-1D"]),
