@@ -4,8 +4,8 @@ Modules are loaded when they are first used, so that ``import stgcn_lab`` costs 
 A module imports only from floors below it:
 
     0  datasets, graphs, simulate     1  layers, windows, classes, indices, verification
-    2  models, baselines              3  training, regions, interpolation
-    4  regimes, forecasting           5  imputation, events, plots
+    2  models, baselines, streaming   3  training, regions, interpolation
+    4  regimes, forecasting, deploy   5  imputation, events, explain, plots
 """
 
 from importlib import import_module
@@ -16,7 +16,9 @@ __all__ = [
     "baselines",
     "classes",
     "datasets",
+    "deploy",
     "events",
+    "explain",
     "forecasting",
     "graphs",
     "imputation",
@@ -28,6 +30,7 @@ __all__ = [
     "regimes",
     "regions",
     "simulate",
+    "streaming",
     "training",
     "verification",
     "windows",

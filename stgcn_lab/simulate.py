@@ -25,6 +25,7 @@ MEMORY = 0.7  # lag-one autocorrelation of the noise
 NOISE_LENGTH, PATTERN_LENGTH = 0.3, 0.6  # units
 DRIFT = 0.2  # units a step, how far the wind of a planted region carries the field
 CARRIED_MEMORY = 0.9
+OWN_MEMORY = 0.3  # of a station that others influence
 
 
 def travelling_regimes(
@@ -511,3 +512,79 @@ def advected_field(
     attrs = {"units": "degrees", "long_name": "where the wind goes, from east anticlockwise"}
     blown = xr.DataArray(wind[spin_up:], dims="time", coords={"time": series["time"]}, attrs=attrs, name="wind")
     return series, Advection(blown, carry, factor @ factor.T, series["station"].values)
+
+
+# ---------------------------------------------------------------------------- influence
+
+
+def delayed_influence(
+    num_nodes: int = 12,
+    num_steps: int = 3000,
+    seed: int = 0,
+    sources: int = 2,
+    longest: int = 4,
+    strength: float = 0.5,
+    kind: str = "linear",
+) -> tuple[xr.DataArray, xr.Dataset]:
+    """Stations that few others influence, each after its own delay: what an explanation ought to find.
+
+    ``x_i(t) = 0.3 x_i(t - 1) + Σ_j w_ij g(x_j(t - d_ij)) + e_i(t)``. Each station listens to a few others, drawn by
+    lot wherever they lie. The innovations e have the variance 1 and a Gaussian correlation in space, so that a
+    neighbour is often correlated with what it does not influence. With ``kind="linear"`` g is the value itself; with
+    ``"magnitude"`` it is ``|x| - √(2/π)``: high and low count alike, which leaves hardly any correlation, and hardly
+    anything for a linear model to find (up to a strength of 0.5; the stronger, the more the distributions lean).
+
+    Args:
+        num_nodes: N, stations at random in a square.
+        num_steps: length of the series.
+        seed: of everything random.
+        sources: how many others each station listens to.
+        longest: longest delay in steps; the delays are drawn from 1 to this.
+        strength: ``Σ_j |w_ij|``, shared evenly among the sources, with signs by lot; 0 to below 0.7, so that the field
+            stays bounded.
+        kind: ``"linear"`` or ``"magnitude"``.
+
+    Returns:
+        (time, station) series with lat, lon; the truth: ``weight`` w (target, source) and ``delay`` d (target, source)
+        in steps, both 0 where there is no influence. The diagonal holds each station's own memory.
+
+    Raises:
+        TypeError, ValueError: for sizes below 1, as many sources as stations, a strength outside 0 to 0.7, or an
+            unknown kind.
+    """
+    num_nodes, num_steps, _, seed = _sizes(num_nodes, num_steps, 1, seed, 0.0)
+    longest = whole_number(longest, "longest")
+    sources = whole_number(sources, "sources", least=0)
+    if sources >= num_nodes:
+        raise ValueError(f"sources: expected fewer than the {num_nodes} stations, found {sources}")
+    if not 0 <= number(strength, "strength", least=0) < 1 - OWN_MEMORY:
+        raise ValueError(f"strength: expected a number from 0 to below {1 - OWN_MEMORY:g}, found {strength!r}")
+    if kind not in ("linear", "magnitude"):
+        raise ValueError(f"kind: expected 'linear' or 'magnitude', found {kind!r}")
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, SIDE, (num_nodes, 2))
+    weight, delay = OWN_MEMORY * np.eye(num_nodes), np.eye(num_nodes, dtype=np.int64)
+    for i in range(num_nodes):
+        heard = rng.choice(np.delete(np.arange(num_nodes), i), sources, replace=False)
+        weight[i, heard] = strength / max(sources, 1) * rng.choice([-1.0, 1.0], sources)
+        delay[i, heard] = rng.integers(1, longest + 1, sources)
+    others = weight - np.diag(np.diag(weight))
+    after = [others * (delay == d) for d in range(1, longest + 1)]
+    spin_up = 100 + longest  # steps until the start is forgotten
+    field = rng.standard_normal((spin_up + num_steps, num_nodes)) @ _correlated(xy, NOISE_LENGTH).T
+    told = np.zeros_like(field)  # what the others hear
+    for t in range(len(field)):
+        if t >= longest:
+            field[t] += OWN_MEMORY * field[t - 1]
+            field[t] += sum(part @ told[t - d] for d, part in enumerate(after, start=1))
+        told[t] = field[t] if kind == "linear" else np.abs(field[t]) - np.sqrt(2 / np.pi)
+    series = _labelled(xy, field[spin_up:], "value that others influence")
+    names = series["station"].values
+    truth = xr.Dataset(
+        {
+            "weight": (("target", "source"), weight, {"units": "1"}),
+            "delay": (("target", "source"), delay, {"units": "steps"}),
+        },
+        coords={"target": names, "source": names},
+    )
+    return series, truth

@@ -10,8 +10,10 @@ from stgcn_lab.simulate import (
     CENTRE,
     DEGREES,
     DRIFT,
+    OWN_MEMORY,
     SIDE,
     advected_field,
+    delayed_influence,
     mean_pattern_regimes,
     phase_randomised,
     travelling_regimes,
@@ -536,4 +538,83 @@ def test_a_single_station_is_an_autoregression():
 def test_advection_refuses_what_does_not_fit(call, error, parts):
     with pytest.raises(error) as raised:
         call(*advected_field(4, 30))
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+# ---------------------------------------------------------------------------- delayed influence
+
+
+KINDS = {"linear": lambda x: x, "magnitude": lambda x: np.abs(x) - np.sqrt(2 / np.pi)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("nodes", "sources", "longest"), [(12, 2, 4), (5, 4, 1), (3, 0, 2), (1, 0, 3)])
+def test_influence_is_planted_as_said(kind, nodes, sources, longest):
+    series, truth = delayed_influence(nodes, 50, seed=2, sources=sources, longest=longest, strength=0.4, kind=kind)
+    assert dict(series.sizes) == {"time": 50, "station": nodes} and check_series(series).identical(series)
+    assert truth["weight"].dims == truth["delay"].dims == ("target", "source")
+    for name in ("target", "source"):
+        np.testing.assert_array_equal(truth[name], series["station"])
+    weight, delay, own = truth["weight"].values, truth["delay"].values, np.eye(nodes, dtype=bool)
+    assert (weight[own] == OWN_MEMORY).all() and (delay[own] == 1).all()
+    edge = (weight != 0) & ~own
+    assert (edge.sum(1) == sources).all() and ((delay > 0) == (edge | own)).all()
+    if sources:
+        assert delay[edge].min() >= 1 and delay[edge].max() <= longest
+        np.testing.assert_allclose(abs(weight[edge]).reshape(nodes, -1).sum(1), 0.4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_planted_influence_leaves_over_is_noise(kind):
+    series, truth = delayed_influence(8, 5000, seed=1, kind=kind, strength=0.6)
+    x, weight, delay = series.values, truth["weight"].values, truth["delay"].values
+    others = weight * ~np.eye(8, dtype=bool)
+    error = x - OWN_MEMORY * np.roll(x, 1, axis=0)
+    for d in range(1, 5):
+        error -= KINDS[kind](np.roll(x, d, axis=0)) @ (others * (delay == d)).T
+    error = error[4:]
+    np.testing.assert_allclose(error.var(axis=0), 1, atol=0.08)
+    past = np.concatenate([x[4 - d : -d] for d in range(1, 5)], axis=1)
+    assert np.abs(np.corrcoef(error.T, past.T)[:8, 8:]).max() < 0.06
+    # neighbours' innovations are correlated, which is no influence
+    lon, lat = series.lon.values / DEGREES, series.lat.values / DEGREES
+    square = (lon[:, None] - lon) ** 2 + (lat[:, None] - lat) ** 2
+    np.testing.assert_allclose(np.corrcoef(error.T), np.exp(-square / 0.18), atol=0.06)
+
+
+def test_a_linear_model_finds_the_linear_influence_and_hardly_the_other():
+    series, truth = delayed_influence(8, 6000, seed=0, longest=3)
+    planted = np.stack([truth["weight"].values * (truth["delay"].values == d) for d in (1, 2, 3)])
+    np.testing.assert_allclose(fit_var(series, 3).coefficients, planted, atol=0.08)
+    series, truth = delayed_influence(8, 6000, seed=0, longest=3, kind="magnitude")
+    other = fit_var(series, 3).coefficients[planted * ~np.eye(8, dtype=bool) != 0]  # the edges, which are the same
+    assert np.abs(other).mean() < 0.06 < 0.25 == np.abs(truth["weight"].values[0, 7])
+
+
+def test_influence_repeats_with_its_seed_and_stays_bounded():
+    first, again, other = (delayed_influence(seed=seed, num_steps=30)[0] for seed in (4, 4, 5))
+    assert first.identical(again) and not np.allclose(first, other)
+    series, _ = delayed_influence(6, 20_000, sources=1, strength=0.69, kind="magnitude")
+    assert np.abs(series).max() < 12 and series.std() < 2
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"num_nodes": 0}, ["num_nodes", "at least 1", "0"]),
+        ({"num_steps": 1}, ["num_steps", "at least 2", "1"]),
+        ({"seed": -1}, ["seed", "-1"]),
+        ({"sources": 12}, ["sources", "fewer than the 12 stations", "12"]),
+        ({"sources": -1}, ["sources", "at least 0", "-1"]),
+        ({"num_nodes": 1}, ["sources", "fewer than the 1", "2"]),
+        ({"longest": 0}, ["longest", "at least 1", "0"]),
+        ({"strength": 0.7}, ["strength", "below 0.7", "0.7"]),
+        ({"strength": -0.1}, ["strength", "-0.1"]),
+        ({"strength": np.nan}, ["strength", "nan"]),
+        ({"kind": "causal"}, ["kind", "'linear' or 'magnitude'", "'causal'"]),
+    ],
+)
+def test_influence_refuses_what_does_not_fit(options, parts):
+    with pytest.raises(ValueError) as raised:
+        delayed_influence(**options)
     assert all(part in str(raised.value) for part in parts), str(raised.value)
