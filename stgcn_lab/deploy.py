@@ -50,8 +50,10 @@ def to_onnx(model: nn.Module, x: Tensor, operator: Operators | None, path: str |
         raise TypeError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
     if not torch.is_tensor(x):
         raise TypeError(f"x: expected a torch tensor (batch, time, node, feature), found {type(x).__name__}")
-    if x.ndim == 0 or x.numel() == 0:
+    if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x: expected at least one window and one station, found shape {tuple(x.shape)}")
+    if not torch.isfinite(x).all():
+        raise ValueError("x: expected finite values, with gaps filled as the network was taught, found others")
     path = Path(path)
     device, was_training = _device(model), [part.training for part in model.modules()]
     whole = _OnGraph(model, _dense(_to_device(operator, device))).eval()
@@ -153,11 +155,12 @@ def quantise(path: str | Path, windows: WindowDataset, out: str | Path, *, batch
 
     Raises:
         ImportError: without the extra ``scale``.
-        FileNotFoundError, TypeError, ValueError: if there is no such file, or for windows of another kind or shape.
+        FileNotFoundError, TypeError, ValueError: if there is no such file, or one that is in 8 bits already, or for
+            windows of another kind or shape.
 
     Source: Jacob et al. (2018), doi:10.1109/CVPR.2018.00286.
     """
-    _need("onnx", "onnxruntime")
+    onnx = _need("onnx", "onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -165,6 +168,8 @@ def quantise(path: str | Path, windows: WindowDataset, out: str | Path, *, batch
     _check_windows(windows, "windows")
     batches = whole_number(batches, "batches")
     network = OnnxNetwork(path)
+    if any(node.op_type == "QuantizeLinear" for node in onnx.load(str(path)).graph.node):
+        raise ValueError(f"path: expected a file by to_onnx, found one that is in 8 bits already, {path}")
     taken = []
     for _, batch in zip(range(batches), windows.batches(32, torch.Generator().manual_seed(0)), strict=False):
         network(batch.x)  # a clear error for windows of another shape
@@ -258,6 +263,8 @@ def distil(
     if not callable(teacher):
         raise TypeError(f"teacher: expected a network or a function of (x, operator), found {type(teacher).__name__}")
     _check_windows(train, "train")
+    if share == 0:  # a teacher that is not asked may say anything, NaN included
+        return fit(student, train, validation, operator=operator, loss=loss, **options)
 
     taught = _Taught(train, teacher, operator if teacher_operator is None else teacher_operator)
 
@@ -290,13 +297,21 @@ class _Taught:
         for batch in self.windows.batches(batch_size, generator):
             self.features = batch.y.shape[-1]
             with torch.no_grad():
-                said = self.teacher(batch.x.to(self.device), self.operator).to(batch.y.device, batch.y.dtype)
+                said = self.teacher(batch.x.to(self.device), self.operator)
+            if not torch.is_tensor(said):
+                raise TypeError(f"teacher: expected to return a torch tensor, found {type(said).__name__}")
+            said = said.to(batch.y.device, batch.y.dtype)
             if said.shape[:-1] != batch.y.shape[:-1]:
                 raise ValueError(
                     f"teacher: expected an output {tuple(batch.y.shape[:-1])} and features, found {tuple(said.shape)}"
                 )
-            # The teacher counts where the truth does: what weighs a batch is how much of it was observed.
-            seen = batch.y_mask.any(dim=-1, keepdim=True).expand(said.shape)
+            # The teacher counts where the truth does: what weighs a batch is how much of it was observed. An output of
+            # all targets, then once more for their spreads, has the mask twice.
+            copies, other = divmod(said.shape[-1], self.features)
+            if other:
+                seen = batch.y_mask.any(dim=-1, keepdim=True).expand(said.shape)
+            else:
+                seen = torch.cat([batch.y_mask] * copies, dim=-1)
             yield batch._replace(y=torch.cat([batch.y, said], -1), y_mask=torch.cat([batch.y_mask, seen], -1))
 
 

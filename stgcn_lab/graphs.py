@@ -720,8 +720,16 @@ def hetero_operators(graph: HeteroData, sparse: bool | None = None) -> dict[tupl
         if not all(shape):
             raise ValueError(f"graph: expected num_nodes of at least 1 for {source!r} and {target!r}, found {shape}")
         edges = graph[relation]
-        index = edges.edge_index.cpu().numpy()
+        index = edges.get("edge_index")
+        if not torch.is_tensor(index) or index.dtype != torch.int64 or index.ndim != 2 or index.shape[0] != 2:
+            found = f"{tuple(index.shape)} of {index.dtype}" if torch.is_tensor(index) else type(index).__name__
+            raise ValueError(f"graph: expected edge_index of {relation}, torch.int64 (2, edges), found {found}")
+        index = index.cpu().numpy()
         weight = edges.edge_weight.cpu().numpy() if "edge_weight" in edges else np.ones(index.shape[1])
+        if weight.shape != index.shape[1:]:
+            raise ValueError(
+                f"graph: expected an edge_weight for each of {index.shape[1]} edges of {relation}, found {weight.shape}"
+            )
         if not (np.isfinite(weight) & (weight >= 0)).all():
             raise ValueError(f"graph: expected edge weights that are finite and not negative in {relation}")
         if index.size and (index.min() < 0 or (index.max(axis=1) >= shape[::-1]).any()):

@@ -347,7 +347,7 @@ def known_at(
 
     Raises:
         TypeError, ValueError: for no series, unsorted times, dates that are none, a negative delay, or a period that
-            is unknown or cannot be told from a single step.
+            is unknown, does not begin at the stamps, or cannot be told from a single step.
     """
     if not isinstance(series, xr.DataArray):
         raise TypeError(f"series: expected an xarray DataArray, found {type(series).__name__}")
@@ -357,7 +357,7 @@ def known_at(
     series = series.transpose("time", ...)
     delay = number(delay, "delay", least=0)
     given = np.asarray(times)
-    if given.ndim > 1 or (given.size and given.dtype.kind in "biuf"):  # a bare number would pass for nanoseconds of 1970
+    if given.ndim > 1 or (given.size and given.dtype.kind in "biuf"):  # a number would pass for nanoseconds
         raise TypeError(f"times: expected dates along one axis, found {given.dtype} of shape {given.shape}")
     try:
         asked = pd.DatetimeIndex(np.atleast_1d(np.asarray(times, dtype="datetime64[ns]")))

@@ -168,6 +168,14 @@ def test_eight_bits_repeat(file, tmp_path):
     assert torch.equal(load_onnx(a)(X), load_onnx(b)(X))
 
 
+def test_eight_bits_of_eight_bits_are_refused(file, tmp_path):
+    """ONNX Runtime would look for ever for names that are not taken."""
+    small = quantise(file, TRAIN, tmp_path / "small.onnx", batches=1)
+    with pytest.raises(ValueError, match="8 bits already"):
+        quantise(small, TRAIN, tmp_path / "smaller.onnx")
+    assert os.listdir(tmp_path) == ["small.onnx"]
+
+
 def test_large_networks_shrink_to_a_quarter(tmp_path):
     model = network(width=96, spatial="none")
     path = to_onnx(model, X, None, tmp_path / "large.onnx")
@@ -205,6 +213,14 @@ def test_a_share_of_nothing_is_plain_training():
     expected = fit(plain, TRAIN, VALIDATION, operator=OPERATORS, epochs=4, learning_rate=1e-2, progress=False)
     assert history.validation_loss == pytest.approx(expected.validation_loss, rel=1e-4)
     assert history.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
+
+
+def test_a_teacher_without_a_share_is_not_asked():
+    def nothing(x, operator):
+        raise AssertionError("asked")
+
+    _, history = teach(0.0, nothing, epochs=1)
+    assert np.isfinite(history.train_loss[0])
 
 
 def test_the_loss_is_the_mix_that_the_equation_says():
@@ -259,6 +275,25 @@ def test_what_is_missing_reaches_no_student():
     assert all(value.isfinite().all() for value in results[0].values())
 
 
+def test_the_teacher_counts_where_its_own_variable_was_observed():
+    """Of two targets with gaps of their own, the one that was observed does not let the teacher speak on the other."""
+    air = np.random.default_rng(5).standard_normal((60, 10))
+    rain = np.where(np.arange(10) < 5, air, np.nan)  # never measured at half of the stations
+    times = {"time": pd.date_range("2000", periods=60)}
+    ds = xr.Dataset({"air": (("time", "station"), air), "rain": (("time", "station"), rain)}, times)
+    both = WindowDataset(ds, ["air", "rain"], ["air", "rain"], history=3, horizon=1)
+    results = []
+    for lie in (0.0, 1e3):
+
+        def teacher(x, operator, lie=lie):
+            return x[:, -1:, :, :1] + lie * torch.tensor([0.0, 1.0]) * (torch.arange(10) >= 5)[:, None]
+
+        student = network(features=2, outputs=2, spatial="none")
+        distil(student, teacher, both, None, epochs=1, progress=False)
+        results.append(student.state_dict())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
 def test_distilling_resumes_like_any_training(tmp_path):
     path = tmp_path / "run.pt"
     student, history = teach(0.5, Oracle(), checkpoint=path)
@@ -285,6 +320,8 @@ def test_distilling_resumes_like_any_training(tmp_path):
             ["x", "one station", "(6, 3, 0, 1)"],
         ),
         (lambda path, file: to_onnx(network(), X.double(), gcn_operator(RING), path), TypeError, ["x", "float64"]),
+        (lambda path, file: to_onnx(network(), X / 0 * 0, gcn_operator(RING), path), ValueError, ["x", "finite"]),
+        (lambda path, file: to_onnx(network(), X[0, 0, 0], gcn_operator(RING), path), ValueError, ["x", "(1,)"]),
         (lambda path, file: to_onnx(network(), X, "graph", path), TypeError, ["operator", "str"]),
         (lambda path, file: to_onnx(network(), X, None, path), TypeError, ["operator", "NoneType"]),
         (lambda path, file: to_onnx(DataDependent(), X, None, path), ValueError, ["model", "DataDependent", "export"]),
@@ -310,6 +347,7 @@ def test_distilling_resumes_like_any_training(tmp_path):
         (lambda path, file: teach(float("nan"), Oracle()), ValueError, ["share", "nan"]),
         (lambda path, file: teach(0.5, "teacher"), TypeError, ["teacher", "str"]),
         (lambda path, file: teach(0.5, Oracle(), train=[1]), TypeError, ["train", "list"]),
+        (lambda path, file: teach(0.5, lambda x, operator: 3), TypeError, ["teacher", "tensor", "int"]),
         (lambda path, file: teach(0.5, lambda x, operator: x), ValueError, ["teacher", "(32, 3, 10, 1)"]),
         (
             lambda path, file: teach(0.5, lambda x, operator: x[:, -1:].expand(-1, -1, -1, 2)),
