@@ -429,7 +429,9 @@ def _between(opened: xr.Dataset, time: Any) -> xr.Dataset:
     if time is None:
         return opened
     try:
-        first, last = (time.start, time.stop) if isinstance(time, slice) else time
+        first, last, step = (time.start, time.stop, time.step) if isinstance(time, slice) else (*time, None)
+        if step is not None:
+            raise ValueError("steps between are not left out here")
         part = opened.sel(time=slice(first, last))
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(f"time: found {time!r}, expected (first, last) such as ('2019-03-01', '2019-03')") from error

@@ -1113,6 +1113,7 @@ def test_era5_store_without_a_chunk_has_missing_values(archive, tmp_path):
         ({"time": ("2018", "2018")}, ["time", "2018", "2019-03-01", "2019-03-04"]),
         ({"time": ("2019-03-03", "2019-03-01")}, ["time", "no step"]),
         ({"time": "2019-03"}, ["time", "2019-03", "(first, last)"]),
+        ({"time": slice("2019-03-01", "2019-03-03", 2)}, ["time", "2)", "(first, last)"]),
         ({"time": ("2019", "2019", "2019")}, ["time", "(first, last)"]),
         ({"time": ("spring", "summer")}, ["time", "spring", "(first, last)"]),
         ({"chunk": 0}, ["chunk", "at least 1"]),

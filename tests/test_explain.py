@@ -393,6 +393,19 @@ def test_influence_refuses_what_does_not_fit(rng, call, parts):
     assert all(part in str(raised.value) for part in parts), str(raised.value)
 
 
+def test_a_model_without_gradients_is_left_to_occlusion(rng):
+    class Detached(Dense):
+        def forward(self, x, operator=None):
+            return super().forward(x.detach(), operator).detach()
+
+    torch.manual_seed(0)
+    model, x = Detached(N, HISTORY).double(), windows_of(rng)
+    assert attribute(model, x, station=0, method="occlusion").abs().sum() > 0
+    for method in ("integrated_gradients", "gradient_input", "gradient"):
+        with pytest.raises(ValueError, match="method: expected 'occlusion'.*without gradients"):
+            attribute(model, x, station=0, method=method)
+
+
 def test_one_target_is_a_list_of_one(rng):
     with pytest.raises(TypeError, match="targets.*list.*int"):
         influence(Dense(N, HISTORY).double(), windows_of(rng), targets=2)

@@ -918,6 +918,12 @@ def test_hetero_graph_refuses_what_it_cannot_use(places, k, error, parts):
     assert all(part in str(raised.value) for part in parts), str(raised.value)
 
 
+def _changed(graph: HeteroData, **attributes) -> HeteroData:
+    for name, value in attributes.items():
+        graph["grid", "to", "station"][name] = value
+    return graph
+
+
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
@@ -926,6 +932,9 @@ def test_hetero_graph_refuses_what_it_cannot_use(places, k, error, parts):
         (lambda g: g["ocean"].__setitem__("num_nodes", 0) or g, ["graph", "num_nodes", "'ocean'", "0"]),
         (lambda g: g["ocean", "to", "station"].edge_index.fill_(40) is None or g, ["graph", "edge_index", "ocean"]),
         (lambda g: g["grid", "to", "station"].edge_weight.fill_(-1) is None or g, ["graph", "not negative", "grid"]),
+        (lambda g: _changed(g, edge_weight=torch.ones(3)), ["graph", "edge_weight", "48 edges", "(3,)"]),
+        (lambda g: _changed(g, edge_index=torch.zeros(2, 12)), ["graph", "edge_index", "grid", "float32"]),
+        (lambda g: _changed(g, edge_index=None), ["graph", "edge_index", "grid", "NoneType"]),
     ],
 )
 def test_hetero_operators_refuse_what_they_cannot_use(kinds, change, parts):
