@@ -541,6 +541,8 @@ SILENT_NETWORKS: dict[str, dict[str, Any]] = {
     "one round": {"rounds": 1},
     "a third of the epochs": {"epochs": 10},
 }
+# A total that begins in the last two months of the years of choice would end in those of the test.
+SCORED = {"choice": slice("1976", "1983-10"), "test": PARTS["test"][1]}
 SILENT_WAYS = ("stations", "both", "both, grid may fail", "what the cells leave")
 
 
@@ -549,17 +551,17 @@ def name_of(sources: tuple[str, ...]) -> str:
 
 
 def truth_of(part: str) -> Field:
-    return season_data(part)["target"].sel(time=PARTS[part][1])
+    return season_data(part)["target"].sel(time=SCORED[part])
 
 
 def lines(part: str) -> dict[str, Field]:
     """Early fusion of each set of sources, and late fusion of the three."""
-    learn, score = PARTS[part]
+    learn, score = PARTS[part][0], SCORED[part]
     data = season_data(part)
     found = {name_of(s): linear_rule(data, s, learn, **LINE).sel(time=score) for s in SUBSETS}
     if part == "test":
         singles = [linear_rule(season_data("choice"), (s,), PARTS["choice"][0], **LINE) for s in SOURCES]
-        weights = stacked([x.sel(time=PARTS["choice"][1]) for x in singles], truth_of("choice"))
+        weights = stacked([x.sel(time=SCORED["choice"]) for x in singles], truth_of("choice"))
         found["late"] = sum(w * found[s] for w, s in zip(weights, SOURCES, strict=True))
         found["late"].attrs["weights"] = weights
     return found
@@ -569,8 +571,8 @@ def of_networks(part: str, sources: tuple[str, ...], early: bool = False, **sett
     """Each seed's forecast, their mean, seconds and number of weights."""
     seeds = CHOICE_SEEDS if settings else SEEDS
     runs = [kept(season_network, part, sources, early, seed, **settings) for seed in seeds]
-    truth = truth_of(part)
-    each = [truth.copy(data=run["said"]) for run in runs]
+    all_years = season_data(part)["target"].sel(time=PARTS[part][1])
+    each = [all_years.copy(data=run["said"]).sel(time=SCORED[part]) for run in runs]
     seconds = float(np.mean([run["seconds"] for run in runs]))
     return {"each": each, "mean": sum(each) / len(each), "seconds": seconds, "weights": int(runs[0]["weights"])}
 
@@ -588,7 +590,7 @@ def row(part: str, kind: str, name: str, said: Field, single: list[Field] | None
 
 
 def choose_rain() -> list[dict[str, Any]]:
-    learn, score = PARTS["choice"]
+    learn, score = PARTS["choice"][0], SCORED["choice"]
     data = season_data("choice")
     rows = [
         row("choice", "linear", json.dumps(options), linear_rule(data, SOURCES, learn, **options).sel(time=score))
