@@ -77,6 +77,7 @@ def to_onnx(model: nn.Module, x: Tensor, operator: Operators | None, path: str |
                     )
             except Exception as error:  # the exporter has many kinds of its own
                 raise ValueError(f"model: PyTorch cannot export {type(model).__name__} to ONNX: {error}") from error
+            _forget_origin(name)
             exported = OnnxNetwork(name)
             for batch, right in ((example, expected), (example[:1], expected[:1])):
                 found = exported(batch.cpu())
@@ -358,6 +359,18 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+def _forget_origin(name: str) -> None:
+    """Take out the exporter's stack traces: half of the file, with the paths of the machine that wrote it."""
+    import onnx
+
+    proto = onnx.load(name)
+    graph = proto.graph
+    parts = (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output, *proto.functions)
+    for part in parts:
+        del part.metadata_props[:]
+    onnx.save(proto, name)
 
 
 def _dense(operator: Any) -> Any:

@@ -15,6 +15,7 @@ from torch import nn
 
 pytest.importorskip("onnxruntime")
 
+import stgcn_lab
 from stgcn_lab.deploy import distil, load_onnx, quantise, size_mb, to_onnx
 from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph, scaled_laplacian
 from stgcn_lab.models import STGCN, LinearSkip
@@ -88,6 +89,13 @@ def test_the_file_says_what_the_network_says(kind, tmp_path):
     for batch in (x, x[:1], x[3:5], 10 * torch.randn(23, history, 10, 2)):
         with torch.no_grad():
             torch.testing.assert_close(exported(batch), model(batch, operator), atol=1e-5, rtol=1e-5)
+
+
+def test_the_file_tells_nothing_of_the_machine_that_wrote_it(file):
+    content = file.read_bytes()
+    for path in (stgcn_lab.deploy.__file__, torch.__file__):
+        assert str(Path(path).parent).encode() not in content
+    assert b"pkg.torch" not in content
 
 
 def test_an_exported_network_stands_where_a_model_can(trained, file):
