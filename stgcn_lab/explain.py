@@ -265,7 +265,8 @@ def influence(
     Over the windows w, with the attribution a of an input and its difference d from the baseline:
 
     - ``mean``: ``mean_w a``, which adds up to the mean change of the forecast and is near 0 for anomalies;
-    - ``size``: ``mean_w |a|``, how much the input matters, in units of the output;
+    - ``size``: ``mean_w |a|``, how much the input matters, in units of the output. Sizes of two networks agree without
+      any training, since the graph says who can be heard at all: compare with :func:`randomised`;
     - ``weight``: ``Σ_w a d / Σ_w d²``, the line through the attributions: output per unit of input, with a sign.
       For a linear model it is the coefficient. (For ``method="gradient"`` it is the mean slope.)
 
