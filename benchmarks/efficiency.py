@@ -561,6 +561,12 @@ class Exam:
         """RMSE of standardised forecasts (days, N), mean over stations, in sqrt(m/s)."""
         return verification.mean_score(self.forecast(said), self.truth)
 
+    def windiest(self, said: Tensor | np.ndarray) -> float:
+        """The same over the hundredth of the days on which the wind of all stations together was strongest."""
+        together = self.truth.mean("station").values
+        days = np.flatnonzero(together >= np.quantile(together, 0.99))
+        return verification.mean_score(self.forecast(said).isel(time=days), self.truth.isel(time=days))
+
 
 @torch.inference_mode()
 def all_days(network: Callable[..., Any], x: Tensor, *operators: Any) -> Tensor:
@@ -743,6 +749,7 @@ def simple_rows(exam: Exam, wind: xr.DataArray) -> list[dict[str, Any]]:
             "model": model,
             "form": "NumPy",
             "scores": [digits(exam.score(said), 5)],
+            "windiest": [digits(exam.windiest(said), 5)],
             "parameters": count,
             "kB": 8 * count / 1e3,
             "run": run,
@@ -755,7 +762,7 @@ def simple_rows(exam: Exam, wind: xr.DataArray) -> list[dict[str, Any]]:
 def row_of(name: str, form: str, members: list[nn.Module], exam: Exam, operator: Any, folder: Path) -> dict[str, Any]:
     """One line of the table: the scores of all seeds, and the first network to be timed."""
     today = exam.x[:1].contiguous()
-    scores, runs, kept_said, size = [], [], [], 0.0
+    scores, windiest, runs, kept_said, size = [], [], [], [], 0.0
     for seed, network in enumerate(members):
         count = sum(weights.numel() for weights in (*network.parameters(), *network.buffers()))
         if form in ("ONNX", "int8"):
@@ -779,10 +786,12 @@ def row_of(name: str, form: str, members: list[nn.Module], exam: Exam, operator:
             size = 4 * count / 1e3
         kept_said.append(exam.forecast(said))
         scores.append(digits(exam.score(said), 5))
+        windiest.append(digits(exam.windiest(said), 5))
     return {
         "model": name,
         "form": form,
         "scores": scores,
+        "windiest": windiest,
         "parameters": count,
         "kB": digits(size),
         "run": runs[0],
