@@ -587,21 +587,28 @@ def _mean_of_those_that_report(operator: sp.csr_matrix, x: np.ndarray) -> np.nda
 
 
 def _check_nodes(graph: Data, series: xr.DataArray) -> None:
-    """The nodes of a graph are the stations of the series: as many, and where both tell their places in that order."""
-    stations = series["station"].values
-    if graph.num_nodes != len(stations):
-        raise ValueError(f"graph: expected {len(stations)} nodes, one for each station, found {graph.num_nodes}")
-    if graph.pos is None or not {"lat", "lon"} <= set(_station_coords(series)):
+    """The nodes of a graph are the stations of the series: as many, and in their order."""
+    if graph.num_nodes != series.sizes["station"]:
+        raise ValueError(
+            f"graph: expected {series.sizes['station']} nodes, one for each station, found {graph.num_nodes}"
+        )
+    _check_order(graph, series)
+
+
+def _check_order(graph: Data, series: xr.DataArray) -> None:
+    """Where both tell their places: a graph of the same stations in another order would pass for theirs."""
+    stations, pos = series["station"].values, getattr(graph, "pos", None)
+    if pos is None or len(pos) != len(stations) or not {"lat", "lon"} <= set(_station_coords(series)):
         return
     place = np.stack([series["lon"].values, series["lat"].values], axis=1).astype(np.float64)
-    apart = np.abs(graph.pos.numpy() - place)
+    apart = np.abs(pos.numpy() - place)
     apart[:, 0] = np.minimum(apart[:, 0], 360 - apart[:, 0])
     wrong = np.flatnonzero((apart > 0.01).any(axis=1))
     if wrong.size:
         i = int(wrong[0])
         raise ValueError(
             f"graph: expected its nodes where the stations are and in their order, found node {i} at lon, lat "
-            f"{np.round(graph.pos[i].tolist(), 2).tolist()} and station {stations[i]!r} at {place[i].round(2).tolist()}"
+            f"{np.round(pos[i].tolist(), 2).tolist()} and station {stations[i]!r} at {place[i].round(2).tolist()}"
         )
 
 

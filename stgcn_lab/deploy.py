@@ -7,7 +7,6 @@ the open format ONNX, for which engines exist in most languages; here it is ONNX
 import contextlib
 import io
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from ._checks import number, whole_number
 from .layers import Operators
-from .training import History, _check_windows, _device, _OnGraph, _to_device, fit, masked_mse
+from .training import History, _check_windows, _device, _OnGraph, _replacing, _to_device, fit, masked_mse
 from .windows import WindowDataset
 
 
@@ -60,7 +59,7 @@ def to_onnx(model: nn.Module, x: Tensor, operator: Operators | None, path: str |
     # Two different windows: a size of 1 would be taken for a constant.
     example = torch.cat([x[:1], x[:1].flip(1)]).to(device)
     try:
-        with torch.no_grad(), _replacing(path) as name:
+        with torch.no_grad(), _replacing(_check_new(path)) as name:
             expected = whole(example)  # errors about shapes are clearer here
             try:
                 with _quiet():
@@ -181,7 +180,7 @@ def quantise(path: str | Path, windows: WindowDataset, out: str | Path, *, batch
         def get_next(self) -> Any:
             return next(feed, None)
 
-    with _quiet(), tempfile.TemporaryDirectory() as folder, _replacing(Path(out)) as name:
+    with _quiet(), tempfile.TemporaryDirectory() as folder, _replacing(_check_new(Path(out))) as name:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         quantize_static(
@@ -335,17 +334,10 @@ def _check_file(path: str | Path) -> Path:
     return Path(path)
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[str]:
-    """The name of a new file that takes the place of ``path`` if all goes well, and is taken away if not."""
+def _check_new(path: Path) -> Path:
     if not path.parent.is_dir() or path.is_dir():
         raise FileNotFoundError(f"path: expected the name of a file in an existing folder, found {path}")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        name = os.path.join(folder, path.name)
-        yield name
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(name, path)
+    return path
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from ._checks import number, whole_number
-from .baselines import DAYS_PER_YEAR
+from .baselines import DAYS_PER_YEAR, _check_order
 from .forecasting import _operator
 from .interpolation import (
     Anomalies,
@@ -111,7 +111,8 @@ def impute(
             f"{graph.num_nodes} nodes" if graph is not None and hasattr(graph, "num_nodes") else type(graph).__name__
         )
         raise ValueError(f"graph: expected the {nodes} stations of the series as nodes for {method!r}, found {found}")
-    _check_order(series, graph)
+    if graph is not None:
+        _check_order(graph, series)
     run = {
         "linear": _linear,
         "climatology": _climatology,
@@ -131,22 +132,6 @@ def impute(
         units = {"units": series.attrs["units"]} if "units" in series.attrs else {}
         filled = filled.assign_coords(spread=(("time", "station"), np.where(missing, spread, 0.0), units))
     return filled.assign_coords(coords)
-
-
-def _check_order(series: xr.DataArray, graph: Any) -> None:
-    """A graph of the same stations in another order would pass for theirs."""
-    pos = getattr(graph, "pos", None)
-    if torch.is_tensor(pos) and {"lat", "lon"} <= set(series.coords) and len(pos) == series.sizes["station"]:
-        place = np.stack([series["lon"].values, series["lat"].values], axis=1).astype(np.float64)
-        apart = np.abs(pos.numpy() - place)
-        apart[:, 0] = np.minimum(apart[:, 0], 360 - apart[:, 0])
-        if apart.max(initial=0) > 0.01:
-            i = int((apart.max(axis=1) > 0.01).argmax())
-            raise ValueError(
-                f"graph: expected its nodes where the stations are and in their order, found node {i} at lon, lat "
-                f"{np.round(pos[i].tolist(), 2).tolist()} and station {series['station'].values[i]} at "
-                f"{place[i].round(2).tolist()}"
-            )
 
 
 Filled = tuple[Array, Array | None, dict[str, Any]]

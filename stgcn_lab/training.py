@@ -4,7 +4,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -587,16 +588,19 @@ def save_atomically(state: Any, path: str | Path) -> None:
     """
     path = Path(path)
     _check_path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(state, file)
-            file.flush()
+    with _replacing(path) as name, open(name, "wb") as file:
+        torch.save(state, file)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[str]:
+    """The name of a new file that takes the place of ``path`` if all goes well, and is taken away if not."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        name = os.path.join(folder, path.name)
+        yield name
+        with open(name, "rb") as file:
             os.fsync(file.fileno())
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _check_path(path: Path) -> None:
