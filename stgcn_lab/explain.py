@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from ._checks import whole_number
-from .baselines import VAR, _check_series, _check_stations, climatology
+from .baselines import VAR, _check_series, _check_stations
 from .forecasting import Forecaster
 from .graphs import _stations, bearing, great_circle_distance
 from .layers import AdaptiveAdjacency, Operators
@@ -405,8 +405,7 @@ def forecaster_windows(forecaster: Forecaster, series: xr.DataArray) -> tuple[Te
     history = forecaster.members[0].network.history
     if series.sizes["time"] < history:
         raise ValueError(f"series: expected at least the {history} steps of one window, found {series.sizes['time']}")
-    season = climatology(forecaster._train, series["time"], forecaster._harmonics)
-    values = np.nan_to_num(((series - season) / forecaster._scale).transpose("time", "station").values)
+    values = np.nan_to_num(forecaster._standardised(series)[0].transpose("time", "station").values)
     windows = torch.from_numpy(values.astype(np.float32)).unfold(0, history, 1).movedim(-1, 1).unsqueeze(-1)
     return windows.contiguous(), forecaster._operator, series["time"][history - 1 :]
 

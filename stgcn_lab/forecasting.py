@@ -93,9 +93,9 @@ class Forecaster:
         if lead > self.horizon:
             raise ValueError(f"lead: expected at most the horizon of the fit, {self.horizon} steps, found {lead}")
         _check_stations(series, self.stations)
-        season = climatology(self._train, series["time"], self._harmonics)
+        anomaly, season = self._standardised(series)
         scale = self._scale.values
-        values = _run_all(self.members, ((series - season) / scale).values[:, :, None], lead, lead, self._operator)
+        values = _run_all(self.members, anomaly.values[:, :, None], lead, lead, self._operator)
         mean = values[:, 0] * scale + season.values
         variance = (np.exp(values[:, 1]) * scale) ** 2
         spread = np.sqrt(variance.mean(axis=0) + mean.var(axis=0))
@@ -106,6 +106,11 @@ class Forecaster:
                 "members": series.copy(data=mean[0]).expand_dims(member=len(mean)).copy(data=mean),
             }
         )
+
+    def _standardised(self, series: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+        """What the networks see of a series, anomalies in units of each station's scale; and the season taken off."""
+        season = climatology(self._train, series["time"], self._harmonics)
+        return (series - season) / self._scale, season
 
     def move(self, train: xr.DataArray, graph: Data) -> "Forecaster":
         """The same weights at other stations, however many: a forecaster that was never trained there.
@@ -185,7 +190,7 @@ class Forecaster:
             _check_validation(validation, train)
 
         def anomaly(part: xr.DataArray) -> xr.DataArray:
-            return (part - climatology(self._train, part["time"], self._harmonics)) / self._scale
+            return self._standardised(part)[0]
 
         network, linear, members = self.members[0].network, self.linear, deepcopy(self.members)
         if ridge is not None:
