@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from stgcn_lab import datasets
 
 ROOT = Path(__file__).parent.parent
-DATA = Path(datasets.__file__).parent / "data"
+DATA = Path(datasets.__file__).parents[1] / "data"
 LOADERS = {
     "irish_wind": datasets.load_irish_wind,
     "europe": lambda: datasets.load_reanalysis("europe"),
@@ -46,7 +46,7 @@ def copied(tmp_path, monkeypatch):
     """The package's data folder, copied to where a test may damage it, with nothing remembered as checked."""
     folder = tmp_path / "data"
     shutil.copytree(DATA, folder)
-    monkeypatch.setattr(datasets, "DATA_DIR", folder)
+    monkeypatch.setattr(datasets.bundled, "DATA_DIR", folder)
     datasets.registry.cache_clear()
     datasets.embedded.cache_clear()
     yield folder
@@ -522,7 +522,7 @@ def no_copy(monkeypatch, tmp_path):
     cache = tmp_path / "cache"
     monkeypatch.delenv("STGCN_LAB_DATA", raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda project: cache)
-    monkeypatch.setattr(datasets, "ERA5_UK_URL", "http://127.0.0.1:9/nobody-listens-here")
+    monkeypatch.setattr(datasets.archives, "ERA5_UK_URL", "http://127.0.0.1:9/nobody-listens-here")
     return cache
 
 
@@ -545,7 +545,7 @@ def server(monkeypatch, no_copy):
     with HTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        monkeypatch.setattr(datasets, "ERA5_UK_URL", f"http://127.0.0.1:{http.server_port}/{datasets.ERA5_UK}")
+        monkeypatch.setattr(datasets.archives, "ERA5_UK_URL", f"http://127.0.0.1:{http.server_port}/{datasets.ERA5_UK}")
         yield answer
         http.shutdown()
         thread.join()
@@ -579,7 +579,7 @@ def test_era5_lies_the_right_way_up(era5_file):
 
 def test_era5_is_decoded_as_by_eccodes(era5_file):
     """Digest of the float32 values in kelvin, north to south, that cfgrib 0.9.15 with ecCodes 2.50 gave."""
-    kelvin = datasets._decode_era5(era5_file.read_bytes()).astype("<f4")
+    kelvin = datasets.archives._decode_era5(era5_file.read_bytes()).astype("<f4")
     assert (kelvin[0, 0, 0], kelvin[371, 16, 24], kelvin[743, 32, 48]) == tuple(
         np.float32([282.4248, 282.7378, 281.45483])
     )
@@ -637,7 +637,7 @@ def test_era5_of_another_content_is_refused(no_copy, how, monkeypatch, tmp_path)
     file.write_bytes(b"GRIB, cut short")
     if how == "STGCN_LAB_DATA":
         monkeypatch.setenv("STGCN_LAB_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=rf"^{how}: expected era5.*{datasets.ERA5_UK_SHA256}, found \w+ \(15 bytes\)"):
+    with pytest.raises(ValueError, match=rf"^{how}: expected era5.*{datasets.archives.ERA5_UK_SHA256}, found \w+ \(15 bytes\)"):
         datasets.load_era5_uk(file if how == "path" else None)
     assert file.read_bytes() == b"GRIB, cut short"  # the reader's own file is left alone
 
@@ -665,7 +665,7 @@ def test_era5_from_a_file_needs_no_other_package(era5_file, monkeypatch):
 def test_era5_address_is_that_of_xarrays_tutorial():
     from xarray import tutorial
 
-    assert f"{tutorial.base_url}/raw/{tutorial.version}/{datasets.ERA5_UK}" == datasets.ERA5_UK_URL
+    assert f"{tutorial.base_url}/raw/{tutorial.version}/{datasets.ERA5_UK}" == datasets.archives.ERA5_UK_URL
 
 
 # --- the Pacific ----------------------------------------------------------------------------------------------
@@ -753,7 +753,7 @@ def test_unknown_embedded_name_lists_what_there_is():
 
 def test_digest_is_checked_once_per_process(copied, monkeypatch):
     datasets.load_irish_wind()
-    monkeypatch.setattr(datasets.hashlib, "sha256", lambda content: pytest.fail("checked twice"))
+    monkeypatch.setattr(datasets.bundled.hashlib, "sha256", lambda content: pytest.fail("checked twice"))
     datasets.load_irish_wind()
 
 
