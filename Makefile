@@ -58,7 +58,7 @@ lint: $(READY) ## style and types only
 	$(PY) -m mypy
 
 lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --extra applications --extra book --extra explain --extra scale --extra test --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra applications --extra book --extra explain --extra grib --extra scale --extra test --universal --python-version 3.11 \
 	  --generate-hashes -c constraints.txt --no-header --no-annotate -q -o requirements.lock \
 	  $(addprefix --no-emit-package ,$(UNLOCKED))
 

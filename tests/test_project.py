@@ -58,7 +58,7 @@ def test_environment_for_binder_is_in_step_with_the_package():
     extra = [line for line in PROJECT["optional-dependencies"]["book"] if line.startswith(runs_notebooks)]
     assert len(extra) == len(runs_notebooks)
     extras = PROJECT["optional-dependencies"]
-    needed = [line for name in ("applications", "explain", "scale") for line in extras[name]]
+    needed = [line for name in ("applications", "explain", "grib", "scale") for line in extras[name]]
     wanted = [*PROJECT["dependencies"], *needed, *extra]
     assert sorted(map(requirement, other + packages)) == sorted(map(requirement, wanted))
     assert "-e ." in pip
@@ -74,7 +74,7 @@ def test_lock_is_complete_hashed_and_without_addresses():
         assert "--hash=sha256:" in entry, entry[:80]
     assert not {name for name in names if re.match(r"(torch$|triton|nvidia-|cuda-)", name)}
     extras = PROJECT["optional-dependencies"]
-    set_up = ("applications", "book", "explain", "scale", "test")
+    set_up = ("applications", "book", "explain", "grib", "scale", "test")
     wanted = [*PROJECT["dependencies"], *(line for name in set_up for line in extras[name])]
     assert {requirement(line)[0] for line in wanted} - names == {"torch"}
 
