@@ -8,10 +8,12 @@ import build_electricity_demand
 import build_irish_wind
 import build_pacific
 import build_reanalysis
+import build_replay
 import build_winter_height
 
 SCRIPTS = (
     build_irish_wind,
+    build_replay,
     build_reanalysis,
     build_winter_height,
     build_colorado,
