@@ -9,6 +9,8 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PAGE  := _build/html/index.html
+# DGL is compared in an environment of its own: no part of the book may depend on it.
+DGL   := .venv-dgl
 
 # torch and what only its CUDA builds need: chosen by pip for the machine, not by the lock
 UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
@@ -27,7 +29,7 @@ export MALLOC_MMAP_MAX_ := 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test notebooks serve bench bench-forecast lint lock clean distclean
+.PHONY: help book test notebooks serve bench bench-forecast frameworks lint lock clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +55,10 @@ bench: notebooks $(BENCHES:benchmarks/%.py=_build/.bench-%) ## measure what the 
 
 bench-forecast: $(FORECASTS:%=_build/.bench-%) ## only the forecasts: all that the leaderboard shows
 
+frameworks: $(DGL)/.ready ## the same block in PyTorch Geometric and in DGL (its own environment): test, then measure
+	OMP_NUM_THREADS=1 STGCN_LAB_DGL=required $(IN_DGL) -m pytest -k "not stored" tests/test_frameworks.py
+	OMP_NUM_THREADS=1 $(IN_DGL) benchmarks/frameworks.py
+
 lint: $(READY) ## style and types only
 	$(PY) -m ruff check .
 	$(PY) -m mypy
@@ -64,11 +70,11 @@ lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
 
 clean: ## remove the built book and all caches (the environment stays)
 	rm -rf _build build .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print \
+	find . \( -path ./$(VENV) -o -path ./$(DGL) \) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print \
 	  | xargs rm -rf
 
-distclean: clean ## remove the environment too
-	rm -rf $(VENV) *.egg-info
+distclean: clean ## remove the environments too
+	rm -rf $(VENV) $(DGL) *.egg-info
 
 $(READY): pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -78,6 +84,21 @@ $(READY): pyproject.toml constraints.txt requirements.lock
 	$(PY) -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(PY) -m pip install -q --no-deps --require-hashes -r requirements.lock
 	$(PY) -m pip install -q --no-deps -e .
+	@touch $@
+
+# The versions are those of the lock. DGL keeps its settings below $(DGL) in place of the reader's home folder.
+IN_DGL = DGLBACKEND=pytorch DGLDEFAULTDIR=$(DGL)/settings PYTHONPATH=. $(DGL)/bin/python
+DGL_NEEDS := "dgl==1.1.3" hypothesis numpy packaging pytest scipy torch_geometric xarray
+
+$(DGL)/.ready: constraints.txt requirements.lock
+	@found=`$(PYTHON) -c 'import platform as p; print(p.system(), p.machine(), *p.python_version_tuple()[:2])'`; \
+	  test "$$found" = "Linux x86_64 3 11" || { echo "make frameworks: expected Python 3.11 on Linux x86_64, for" \
+	    "which DGL 1.1.3 is published as a wheel and was tried; found '$$found' (system, processor, Python)." \
+	    "Where only the Python differs, choose another with: make PYTHON=python3.11 frameworks"; exit 1; }
+	$(PYTHON) -m venv $(DGL)
+	@sed -n 's/ *\\$$//; /^[A-Za-z0-9].*==/p' requirements.lock > $(DGL)/lock.txt
+	$(DGL)/bin/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(DGL)/bin/pip install -q -c constraints.txt -c $(DGL)/lock.txt $(DGL_NEEDS)
 	@touch $@
 
 # --all: after a failed build an incremental one would pass with the errors still there
