@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import dask
@@ -787,6 +788,30 @@ def test_chunks_without_a_compressor(public, tmp_path):
         field = datasets.open_era5(server.url("/p.zarr"), *WEST, **QUICK)
         server.script("*", TRUNCATED, TRUNCATED)
         xr.testing.assert_identical(field.compute(), datasets.open_era5(tmp_path / "p.zarr", *WEST).compute())
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_page_in_the_place_of_a_chunk_without_a_compressor_is_not_kept(public, tmp_path, version):
+    written = public[0].isel(time=slice(24, 48))
+    layout = {"2m_temperature": {"compressors": None}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # version 3 has no consolidated metadata yet
+        written.to_zarr(tmp_path / "p.zarr", zarr_format=version, encoding=layout, consolidated=True)
+    chunk = {2: "/p.zarr/2m_temperature/0.0.0", 3: "/p.zarr/2m_temperature/c/0/0/0"}[version]
+    with FaultyServer(folder=tmp_path) as server:
+        field = datasets.open_era5(server.url("/p.zarr"), *WEST, **QUICK | {"cache": tmp_path / "kept", "retries": 0})
+        server.script(chunk, WRONG)
+        with pytest.raises(ConnectionError, match=r"expected a chunk of \d+ bytes"):
+            field.compute()
+        xr.testing.assert_identical(field.compute(), datasets.open_era5(tmp_path / "p.zarr", *WEST).compute())
+
+
+def test_address_cannot_lead_out_of_the_cache(public, tmp_path):
+    with FaultyServer(folder=public[1]) as server:
+        address = server.url("/a/../../../../v2.zarr").replace("://", "://me:word@")
+        datasets.open_era5(address, *WEST, cache=tmp_path / "kept" / "here").compute()
+    kept = [file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()]
+    assert {file.parts[:2] for file in kept} == {("kept", "here")} and "word" not in str(kept)
 
 
 def test_store_without_consolidated_metadata_cannot_be_read_over_the_web(public, tmp_path):

@@ -1,12 +1,14 @@
 """Downloads: every fault of a server, of the line and of the disk, and what is left in the cache after each."""
 
 import builtins
+import contextlib
 import errno
 import hashlib
 import json
 import logging
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +39,27 @@ def cache(tmp_path, monkeypatch):
 def server():
     with FaultyServer({"/data/a.bin": CONTENT, "/now": {"temperature": 21.5}}) as server:
         yield server
+
+
+@pytest.fixture
+def raw():
+    """A server that sends the given pieces of bytes, each by itself, and closes the line: no library tidies them."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    line, _ = listening.accept()
+                    with line:
+                        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                        line.recv(65536)
+                        for piece in pieces:
+                            line.sendall(piece)
+                            time.sleep(0.005)
+
+        pieces: list[bytes] = []
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/a", pieces
 
 
 @pytest.fixture
@@ -293,6 +316,82 @@ def test_redirections_are_followed_but_not_for_ever(cache, server):
     assert files(cache) == ["a.bin"]
 
 
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"200 OK\r\nContent-Length: 9", b"half"),
+        (b"200 OK\r\nTransfer-Encoding: chunked", b"4\r\nhalf\r\n"),
+        (b"200 OK\r\nTransfer-Encoding: chunked", b"9\r\nhalf"),
+        (b"200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4", b"half"),
+        (b"202 Accepted\r\nContent-Length: 4", b"wait"),
+        (b"204 No Content", b""),
+        (b"206 Partial Content\r\nContent-Length: 4\r\nContent-Range: bytes 0-3/9", b"half"),
+    ],
+)
+def test_part_or_promise_is_not_taken_for_the_whole(cache, raw, head, body):
+    raw[1][:] = [b"HTTP/1.1 " + head + b"\r\n\r\n" + body]
+    with pytest.raises(ConnectionError, match="tried 2 times"):
+        fetch(raw[0], "a.bin", retries=1, backoff=0.001)
+    assert files(cache) == []
+
+
+@pytest.mark.parametrize("length", [b"\xb2", b"-5", b"many"])
+def test_length_that_is_none_is_left_alone(cache, raw, length):
+    raw[1][:] = [b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\nwhole"]
+    assert fetch(raw[0], "a.bin", retries=0).read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize(
+    "date", ["Mon, 01 Jan 99999999999999 00:00:00 GMT", "nan", "\xb2", "Mon, 99 Foo 9999 99:99 GMT"]
+)
+def test_time_to_wait_that_nobody_understands(server, waits, date):
+    server.script("/now", status(429, retry_after=date))
+    assert get_json(server.url("/now"), backoff=0.01) == {"temperature": 21.5} and waits[0] < 1
+
+
+def test_json_that_is_nested_without_end_is_none(server):
+    server.script("/now", Answer(body="[" * 100_000), status(400, '{"a":' * 100_000))
+    with pytest.raises(ConnectionError, match="expected JSON"):
+        get_json(server.url("/now"), retries=0)
+    with pytest.raises(ValueError, match="400 Bad Request"):
+        get_json(server.url("/now"), retries=0)
+
+
+# --- names ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/data/%2e%2e/..%2F..%2Fetc/a%00b", "data/.._.._etc/a_b"),
+        ("/..%5C..%5Ca:b", ".._.._a_b"),
+        ("/aux.txt", "_aux.txt"),
+        ("/" + "ä" * 200 + ".nc", None),
+        ("/Dún Laoghaire.nc", "Dún Laoghaire.nc"),
+    ],
+)
+def test_address_gives_a_name_that_any_system_can_keep_inside_the_cache(cache, server, path, place):
+    server.always("*", Answer(body=b"whole"))
+    found = fetch(server.url(path)).relative_to(cache)
+    assert found.parts[0] == server.url().removeprefix("http://").replace(":", "_")
+    if place is None:
+        assert len(found.name.encode()) < 100 and found.name.endswith("ä.nc")
+        assert fetch(server.url(path.replace("ä.nc", "ö.nc"))) != cache / found
+    else:
+        assert found.relative_to(found.parts[0]).as_posix() == place
+
+
+def test_questions_to_one_address_are_not_one_file(cache, server):
+    server.contents["/q"] = lambda request: json.dumps(request.query)
+    with pytest.raises(ValueError, match="name: expected a name .*query"):
+        fetch(server.url("/q?year=1979"))
+    assert b"1980" in fetch(server.url("/q?year=1980"), "1980.json").read_bytes()
+
+
+def test_name_may_look_like_a_pattern(cache, server):
+    assert fetch(server.url("/data/a.bin"), "a**[b].nc").read_bytes() == CONTENT
+
+
 # --- a copy that grows old ------------------------------------------------------------------------------------
 
 
@@ -315,6 +414,15 @@ def test_old_copy_is_renewed_and_kept_if_that_fails(cache, server, recwarn):
         assert get(3600) == b"newer"
     assert get(None) == b"newer"
     assert files(cache) == ["a.bin"]
+
+
+def test_copy_from_the_future_is_of_unknown_age(cache, server):
+    """The clock of the machine was wrong once: the copy would never grow old."""
+    target = fetch(server.url("/data/a.bin"), "a.bin")
+    server.contents["/data/a.bin"] = b"newer"
+    os.utime(target, (time.time() + 86400,) * 2)
+    assert fetch(server.url("/data/a.bin"), "a.bin").read_bytes() == CONTENT
+    assert fetch(server.url("/data/a.bin"), "a.bin", max_age=3600).read_bytes() == b"newer"
 
 
 # --- the disk -------------------------------------------------------------------------------------------------
@@ -507,6 +615,47 @@ def test_key_is_never_shown(server, caplog, capsys, recwarn, answer, where):
         assert (sent.query.get("appid") or [sent.headers["authorization"]])[0] == SECRET
 
 
+CUT = b"abcdefghijklmnopqrstuvwxyz"
+CHUNKED = b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"HTTP/1.1 200 OK\r\n\r\n" + b"." * 50 + CUT],
+        [b"HTTP/1.1 401 No\r\n\r\nthe key " + CUT[:16]],
+        [CHUNKED, b"10\r\n" + CUT[:16] + b"\r\n", b"A\r\n" + CUT[16:] + b"\r\n0\r\n\r\n"],
+        [b"HTTP/1.1 401 " + CUT + b"\r\nContent-Length: 0\r\n\r\n"],
+        [CUT[3:] + b"\r\n\r\n"],
+    ],
+    ids=["no JSON", "end of the line", "chunks", "reason", "no http"],
+)
+def test_piece_of_a_key_is_not_shown_either(raw, caplog, pieces):
+    caplog.set_level(logging.DEBUG)
+    raw[1][:] = pieces
+    with pytest.raises(OSError, match=r"\*\*\*") as error:
+        get_json(raw[0], {"appid": CUT.decode()}, secret=CUT.decode(), retries=0)
+    assert not any(CUT.decode()[k : k + 8] in everything(error.value) + caplog.text for k in range(19))
+
+
+def test_key_written_in_another_way_is_not_shown(server):
+    """In the JSON of some languages a slash is preceded by a backslash."""
+    server.script("/now", status(400, json.dumps({"detail": SECRET}).replace("/", r"\/")))
+    with pytest.raises(ValueError, match=r"400 Bad Request.*\*\*\*") as error:
+        get_json(server.url("/now"), {"appid": SECRET}, secret=SECRET)
+    assert "signs" not in everything(error.value) and "spaces" not in everything(error.value)
+
+
+def test_name_and_password_of_an_address_are_not_shown_nor_kept(cache, server):
+    address = server.url("/data/a.bin").replace("://", "://me:pass@word@")
+    assert "me" not in str(fetch(address).relative_to(cache)) and "authorization" in server.requests[0].headers
+    for code in (404, 503):
+        server.always("/data/a.bin", status(code))
+        with pytest.raises(OSError, match=r"127\.0\.0\.1") as error:
+            fetch(address, "b.bin", retries=0)
+        assert "me:pass" not in str(error.value) and "@" not in str(error.value)
+
+
 def test_log_is_as_it_was_without_a_key(server, caplog):
     caplog.set_level(logging.DEBUG)
     get_json(server.url("/now"), {"a": "shown"}, secret="s3cret")
@@ -530,6 +679,11 @@ def test_log_is_as_it_was_without_a_key(server, caplog):
         ({"params": {"a": 1}, "name": None}, ValueError, "name: .*params"),
         ({"name": "../a.bin"}, ValueError, "name: .*inside"),
         ({"name": "/a.bin"}, ValueError, "name: .*inside"),
+        ({"name": "C:a.bin"}, ValueError, "name: .*inside"),
+        ({"name": "..\\a.bin"}, ValueError, "name: .*inside"),
+        ({"name": "a\0.bin"}, ValueError, "name: .*inside"),
+        ({"name": "."}, ValueError, "name: .*inside"),
+        ({"name": "a" * 230}, ValueError, "name: .*inside"),
         ({"name": ""}, ValueError, "name"),
         ({"name": 3}, ValueError, "name"),
         ({"sha256": "abc"}, ValueError, "sha256: expected 64"),

@@ -601,6 +601,16 @@ def test_ghcn_wrong_content_is_refused_and_not_kept(ghcn, cache, content):
     assert datasets.load_ghcn(["ACW00011604"], "TMAX", url=ghcn.url()).sizes["time"] == 31
 
 
+def test_file_of_the_reader_is_not_deleted(ghcn, tmp_path):
+    """NOAA gives several files the same name: what lies in a folder of the reader may be one of them."""
+    mine = tmp_path / "mine" / "air.mon.mean.nc"
+    mine.parent.mkdir()
+    mine.write_bytes(b"temperature at 17 levels")
+    with pytest.raises(ValueError, match=r"air\.mon\.mean\.nc.*it lies at .*if it is not yours, delete it"):
+        datasets.open_ncep(folder=mine.parent, url=ghcn.url())
+    assert mine.read_bytes() == b"temperature at 17 levels"
+
+
 @pytest.mark.parametrize("path", [LIST, "/ghcnd-inventory.txt"])
 @pytest.mark.parametrize("content", [WRONG.body + b"\n", STATIONS.encode()[:60], JANUARY_1949.encode(), b"\n\n"])
 def test_ghcn_wrong_lists_are_refused_and_not_kept(ghcn, cache, path, content):
@@ -628,6 +638,7 @@ def test_ghcn_wrong_lists_are_refused_and_not_kept(ghcn, cache, path, content):
         ({"time": "1949"}, ValueError, "time: expected .first, last"),
         ({"time": ("spring", "summer")}, ValueError, "time: expected .first, last"),
         ({"time": ("1950", "1951")}, ValueError, "stations: expected values of TMAX.*1950"),
+        ({"time": slice("1949", "1950", 7)}, ValueError, "time: expected"),
         ({"patience": 3}, TypeError, "patience"),
     ],
 )

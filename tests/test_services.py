@@ -471,6 +471,14 @@ def test_an_amount_belongs_to_the_hour_before_its_stamp():
     assert later["wind_speed"].isnull().values[:, 0].tolist() == [True, False, False]
 
 
+def test_day_whose_last_rain_is_a_forecast_is_one():
+    """At half past eleven the rain up to midnight is still to fall, and counts for the day that ends then."""
+    series = hourly().assign_coords(forecast=("time", np.arange(72) >= 24))
+    days = datasets.daily_mean(series)
+    assert days["forecast"].values.tolist() == [True, True, True]
+    assert datasets.daily_mean(series["wind_speed"])["forecast"].values.tolist() == [False, True, True]
+
+
 def test_days_with_gaps_count_if_enough_is_there():
     series = hourly()["wind_speed"].copy()
     series[30, 0] = np.nan

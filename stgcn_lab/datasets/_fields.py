@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.io
 import xarray as xr
 
-from ._names import Log, is_role, our_name, shown
+from ._names import Log, Stop, counted, is_role, our_name, plain_name, shown
 from ._tables import pivoted
 from ._times import in_ns, parse_times
 
@@ -34,7 +34,7 @@ def open_fields(path: Path, engine: str, log: Log) -> xr.Dataset:
                 scipy.io.netcdf_file(path, mmap=True).close()  # fails where netCDF4 reads zeros behind the end
             try:
                 opened = xr.open_dataset(path, **how)
-            except ValueError:  # times in a unit that xarray does not know
+            except (ValueError, OverflowError):  # times in a unit that xarray does not know, or far away
                 opened = xr.open_dataset(path, decode_times=False, **how)
             with opened:
                 if opened.nbytes > MOST_BYTES:
@@ -43,7 +43,9 @@ def open_fields(path: Path, engine: str, log: Log) -> xr.Dataset:
                         "cut out a region, a period or a variable first",
                     )
                 return opened.load().drop_encoding()
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Stop:
+        raise
+    except Exception as error:  # what damaged bytes lead to in three libraries has no common kind
         raise log.stop(
             f"{path.name} is a damaged or cut off {'zarr store' if engine == 'zarr' else 'NetCDF file'} ({error})",
             "get it anew",
@@ -66,7 +68,7 @@ def from_fields(datasets: Sequence[xr.Dataset], log: Log) -> xr.Dataset:
             np.array_equal(part[axis], whole[axis]) for axis in ("lat", "lon")
         )
         if not alike:
-            log.warning(f"{shown(part.data_vars)} is on another grid", "it was left out; name it with variable=")
+            log.warning(f"{shown(part.data_vars)} is on another grid", "it was left out; name it with variable=NAME")
             continue
         part = part.rename({name: f"{name}_{part.attrs['level']}" for name in part.data_vars if name in whole})
         whole = xr.merge([whole, part], join="outer", compat="override", combine_attrs="override")
@@ -121,6 +123,12 @@ def _nodes(dataset: xr.Dataset, log: Log) -> xr.Dataset:
         places: dict[str, Any] = {}
     else:
         space, places = _places(variables[lat], variables[lon], stamps.dims, log)
+        for axis, name in (("lat", lat), ("lon", lon)):
+            units = plain_name(variables[name].attrs.get("units", ""))
+            if units.startswith("rad"):
+                places[axis] = ("station", np.degrees(places[axis][1]))
+            elif units in ("degreeswest", "degreewest", "degreessouth", "degreesouth"):
+                places[axis] = ("station", -places[axis][1])
     places = _named(variables, space, [time, lat, lon], log) | places
     if stamps.ndim == 2 or any(key in v.attrs for v in variables.values() for key in RAGGED):
         return _ragged(dataset, stamps, space, places, log)
@@ -164,7 +172,10 @@ def _ordered(raw: xr.Dataset, log: Log) -> xr.Dataset:
     east = np.where(np.abs(lat) > 90 - 1e-6, 0, np.mod(np.round(lon, 5), 360))
     again = pd.DataFrame({"lat": lat, "east": east}).duplicated().to_numpy()
     if again.any():
-        log.warning(f"{again.sum()} cells lie where another one does, at a pole or all around", "they were left out")
+        log.warning(
+            f"{counted(again.sum(), 'cell lies', 'cells lie')} where another one does, at a pole or all around",
+            "they were left out",
+        )
         raw = raw.isel(station=np.flatnonzero(~again))
     return raw.assign_coords(station=np.arange(raw.sizes["station"])).assign_attrs(grid="yes")
 

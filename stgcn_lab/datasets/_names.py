@@ -131,6 +131,9 @@ class Log:
         self.found: list[Finding] = []
         self.said = said
         self.used: set[str] = set()  # which names of ``units`` there are
+        self.decimal_comma = False  # does the table that is read separate cells by semicolons?
+        self.local = ""  # column of times that by its name is not in UTC
+        self.alone = False  # one variable, so ``units`` means that one
 
     def add(self, level: str, what: str, advice: str = "", kind: type[Exception] = ValueError) -> None:
         finding = Finding(level, what, advice, kind)
@@ -185,6 +188,11 @@ def name_and_unit(text: str) -> tuple[str, str | None]:
     if our_name(base) and not our_name(text) and known_unit(last):
         return base, last
     return text, None
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number and its noun: "1 line has", "2 lines have"."""
+    return f"{number} {one if number == 1 else many}"
 
 
 def shown(names: Iterable[object]) -> str:

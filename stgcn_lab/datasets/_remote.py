@@ -7,20 +7,21 @@ import asyncio
 import contextlib
 import functools
 import json
+import math
 import os
 import struct
 import threading
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numcodecs
+import numpy as np
 import requests
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
-from .download import _length, _replacing, _TryAgain, ask
+from .download import _length, _name_of, _replacing, _TryAgain, ask
 
 AT_ONCE = 16  # requests under way; what waits for a distant server costs no processor
 METADATA = (".zmetadata", ".zarray", ".zattrs", ".zgroup", "zarr.json")
@@ -53,10 +54,9 @@ class RemoteStore(Store):
     def __init__(self, url: str, folder: Path | None, retries: int, backoff: float, timeout: float):
         super().__init__(read_only=True)
         self.url = url.rstrip("/")
-        parts = urlsplit(self.url)
-        self.folder = None if folder is None else folder / parts.netloc.replace(":", "_") / parts.path.strip("/")
+        self.folder = None if folder is None else folder / Path(_name_of(f"{self.url}/.zmetadata", None)).parent
         self.settings: dict[str, Any] = {"retries": retries, "backoff": backoff, "timeout": timeout}
-        self._codecs: dict[str, str] = {}  # of each array
+        self._codecs: dict[str, str | int] = {}  # of each array; of one that is not compressed, the bytes of a chunk
         self._found = False  # is there anything at all? Until then nothing is noted as missing.
         self._missing: list[str] = []
 
@@ -178,14 +178,17 @@ class RemoteStore(Store):
             array = array.rpartition("/")[0]
         codec = self._codecs.get(array, "")
         try:
-            if codec == "blosc":  # states its length, and would read beyond the end of what is shorter
+            if isinstance(codec, int):
+                whole = len(content) == codec
+            elif codec == "blosc":  # states its length, and would read beyond the end of what is shorter
                 whole = len(content) >= 16 and struct.unpack("<I", content[12:16])[0] == len(content)
             else:
                 whole = not codec or numcodecs.get_codec({"id": codec}).decode(content) is not None
         except Exception:  # each codec has errors of its own
             whole = False
         if not whole:
-            raise _TryAgain(f"expected a chunk compressed by {codec}, found {len(content)} bytes that are none")
+            expected = f"of {codec} bytes" if isinstance(codec, int) else f"compressed by {codec}"
+            raise _TryAgain(f"expected a chunk {expected}, found {len(content)} bytes that are none")
 
     def _learn(self, array: str, name: str, found: dict[str, Any]) -> None:
         inside: dict[str, Any] = {}
@@ -198,10 +201,15 @@ class RemoteStore(Store):
         elif name in (".zarray", "zarr.json"):
             inside = {array: found}
         for path, meta in inside.items():
-            last = (meta.get("codecs") or [{}])[-1].get("name")  # version 3
-            codec = (meta.get("compressor") or {}).get("id") or last or ""
+            steps = [step["name"] for step in meta.get("codecs") or ()]  # version 3
+            codec = (meta.get("compressor") or {}).get("id") or (steps or [""])[-1]
             if codec in COMPRESSORS:
                 self._codecs[path] = codec
+            elif steps == ["bytes"]:
+                shape = meta["chunk_grid"]["configuration"]["chunk_shape"]
+                self._codecs[path] = math.prod(shape) * np.dtype(meta["data_type"]).itemsize
+            elif "chunks" in meta and not codec and not meta.get("filters"):
+                self._codecs[path] = math.prod(meta["chunks"]) * np.dtype(meta["dtype"]).itemsize
 
 
 @functools.cache

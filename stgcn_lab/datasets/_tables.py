@@ -1,6 +1,7 @@
 """Tables as text, long or wide, as variables over time and station."""
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ._names import MISSING, ROLES, Log, is_role, known_unit, name_and_unit, our_name, plain_name, shown
+from ._names import MISSING, ROLES, Log, counted, is_role, known_unit, name_and_unit, our_name, plain_name, shown
 from ._times import CLOCK, in_utc, parse_times, stamp, time_cells
 
 Part = tuple[pd.Series, np.ndarray, str | None]  # of a variable: lines, values, units
@@ -42,28 +43,50 @@ def read_cells(path: Path, log: Log) -> pd.DataFrame:
     if first:
         log.note(f"the first {first} lines of {name} were taken for remarks")
     body = {number + 1: row for number, row in enumerate(rows) if number > first and any(row)}
+    if body and (units := _units_below(header, next(iter(body.values())))):
+        log.note(f"line {next(iter(body))} of {name} was read as the units of the columns")
+        del body[next(iter(body))]
+        header = units
     if not body:
         raise log.stop(f"{name} has a header and no lines below it", "get it anew")
     if longer := [number for number, row in body.items() if any(row[width:])]:
+        found = counted(len(longer), "line has", "lines have")
         raise log.stop(
-            f"{len(longer)} lines have more cells than the header has names ({width}), the first is line {longer[0]}",
+            f"{found} more cells than the header has names ({width}), the first is line {longer[0]}",
             "put names and numbers with a comma in quotes, or separate cells by semicolons",
         )
     if shorter := [number for number, row in body.items() if len(row) < width]:
         if shorter[-1] == len(lines) and not text.endswith(("\n", "\r")):
             raise log.stop(f"{name} ends within line {len(lines)}", "it is cut off: get it anew, or delete that line")
-        log.warning(
-            f"{len(shorter)} lines have fewer cells than the header, the first is line {shorter[0]}", "read as missing"
-        )
-    cells = [(row + [""] * width)[:width] for row in body.values()]
+        found = counted(len(shorter), "line has", "lines have")
+        log.warning(f"{found} fewer cells than the header, the first is line {shorter[0]}", "read as missing")
+    cells = [row if len(row) == width else (row + [""] * width)[:width] for row in body.values()]
     table = pd.DataFrame(cells, index=list(body), columns=pd.Index(header, dtype=object), dtype=object)
     table = table.loc[:, [bool(header[i]) or (table.iloc[:, i] != "").any() for i in range(width)]]
     twice = table.columns[table.columns.duplicated()]
     if lost := [column for column in twice if column and not FLAGS.search(column.lower())]:
-        log.error(f"{len(lost)} columns have the name of another: {shown(lost)}", "name each differently")
+        log.error(
+            f"{counted(len(lost), 'column has', 'columns have')} the name of another: {shown(lost)}",
+            "name each differently",
+        )
     table = table.loc[:, ~table.columns.duplicated()]
     table.attrs["name"] = name
     return table
+
+
+def _units_below(header: list[str], row: list[str]) -> list[str]:
+    """The header with the units of the line below it, if that line holds units and nothing else."""
+    bare = [re.sub(r"^[\[(](.*)[\])]$", r"\1", cell) for cell in row]
+    known = [bool(known_unit(cell)) for cell in bare]
+    nothing = {"", "-", "utc", "date", "deg", "degrees", "degrees_north", "degrees_east", "°"}
+    if len(row) > len(header) or not any(known) or is_role(row[0], "units"):
+        return []
+    if not all(there or cell.lower() in nothing for there, cell in zip(known, bare, strict=True)):
+        return []
+    return [
+        f"{name} [{unit}]" if there and not name_and_unit(name)[1] else name
+        for name, unit, there in itertools.zip_longest(header, bare, known, fillvalue="")
+    ]
 
 
 def _text(path: Path, log: Log) -> str:
@@ -90,13 +113,14 @@ def _rows(lines: list[str], name: str, log: Log) -> tuple[list[list[str]], int]:
         rows = (
             [line.split() for line in some] if sign is None else csv.reader(some, delimiter=sign, skipinitialspace=True)
         )
-        return [[cell.strip() for cell in row] or [""] for row in rows]
+        return [list(map(str.strip, row)) or [""] for row in rows]
 
     tail = [line for line in lines[-200:] if line.strip()]  # remarks are at the head
     try:
         for sign in ("\t", ";", "|", ",", None):
             width, often = Counter(map(len, split(tail, sign))).most_common(1)[0] if tail else (0, 0)
             if width > 1 and often >= 0.7 * len(tail):
+                log.decimal_comma = sign == ";"  # as spreadsheets write where the comma is taken
                 return split(lines, sign), width
     except csv.Error as error:
         raise log.stop(f"{name} is no table ({error})", "save it anew as CSV") from error
@@ -106,17 +130,24 @@ def _rows(lines: list[str], name: str, log: Log) -> tuple[list[list[str]], int]:
 
 def read_numbers(cells: pd.Series, label: str, log: Log) -> tuple[np.ndarray, str | None]:
     """Cells as floats with NaN where missing, and the unit where it stands behind each number."""
-    lacking = cells.str.lower().isin(MISSING)
-    values = pd.to_numeric(cells.where(~lacking), errors="coerce").astype(np.float64)
-    rest = cells[values.isna() & ~lacking].str.replace("−", "-", regex=False).str.replace("\u00a0", "", regex=False)
+    values = pd.to_numeric(cells, errors="coerce").astype(np.float64)
+    if log.decimal_comma and _points_group(cells):
+        log.error(
+            f"{label}: the point may be before decimals or between thousands, as in a table with decimal commas",
+            "write no sign between thousands",
+        )
+    rest = cells[values.isna()]
+    rest = rest[~rest.str.lower().isin(MISSING)].str.replace("−", "-", regex=False)
+    rest = rest.str.replace("[\u00a0\u2009\u202f]", "", regex=True)  # blanks of fixed width, between thousands
     if rest.empty:
         return values.to_numpy(), None
     if our_name(label) == "precip" and len(trace := rest[rest.str.lower().isin(("t", "tr", "trace"))]):
-        log.note(f"{label}: {len(trace)} times a trace of rain ({trace.iloc[0]!r}) was read as 0")
+        log.note(f"{label}: a trace of rain ({trace.iloc[0]!r}) was read as 0, {counted(len(trace), 'time', 'times')}")
         values[trace.index] = 0.0
         rest = rest.drop(trace.index)
-    comma = rest.str.contains(r"^[-+]?[\d.]*,\d+", regex=True)
-    rest = rest.where(~comma, rest.str.replace(".", "", regex=False).str.replace(",", ".", regex=False))
+    comma = rest.str.contains(r"^[-+]?[\d.]*,\d", regex=True)
+    if comma.any():
+        rest = rest.where(~comma, _with_point(cells, rest[comma], label, log).reindex(rest.index))
     parts = rest.str.extract(r"^([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\D.*)?$")
     values[rest.index] = pd.to_numeric(parts[0])
     behind = parts[1].dropna().unique()
@@ -124,8 +155,42 @@ def read_numbers(cells: pd.Series, label: str, log: Log) -> tuple[np.ndarray, st
         return values.to_numpy(), one_unit(behind, label, log)
     wrong = cells[rest.index][parts[0].isna() | parts[1].notna()]
     found = shown(f"{cell!r} (line {line})" for line, cell in wrong.iloc[:3].items())
-    log.error(f"{label}: {len(wrong)} cells are no numbers: {found}", "write numbers there, or leave the cells empty")
+    log.error(
+        f"{label}: {counted(len(wrong), 'cell is no number', 'cells are no numbers')}: {found}",
+        "write numbers there, or leave the cells empty",
+    )
     return values.to_numpy(), None
+
+
+def _points_group(cells: pd.Series) -> bool:
+    """Whether whole numbers below a thousand stand beside 1.002, with three digits behind each point."""
+    plain = cells[cells.str.fullmatch(r"[-+]?\d+(\.\d+)?")]
+    point = plain.str.contains(".", regex=False)
+    grouped = plain[point].str.fullmatch(r"[-+]?[1-9]\d{0,2}\.\d{3}").all()
+    return bool(point.any() and not point.all() and grouped and plain[~point].str.fullmatch(r"[-+]?\d{1,3}").all())
+
+
+def _with_point(cells: pd.Series, commas: pd.Series, label: str, log: Log) -> pd.Series:
+    """Cells with a comma as Python writes numbers, wherever the comma stands: before decimals or between thousands."""
+    number = commas.str.extract(r"^([-+]?[\d.,]+)")[0]
+    plain = cells[cells.str.fullmatch(r"[-+]?\d+(\.\d+)?")]
+    grouped = number.str.fullmatch(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+    thousands = number.str.contains(r",.*[,.]", regex=True)  # which only thousands can have
+    decimals = ~grouped | number.str.contains(".", regex=False) & ~thousands
+    if decimals.all():
+        return commas.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+    if thousands.any() or plain.str.contains(".", regex=False).any():
+        if not decimals.any():
+            return commas.str.replace(",", "", regex=False)
+    elif decimals.any() or log.decimal_comma:
+        return commas.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+    elif not plain.empty and pd.to_numeric(plain).abs().max() < 1000:  # 998 and 1,002
+        return commas.str.replace(",", "", regex=False)
+    log.error(
+        f"{label}: the comma may be before decimals or between thousands: {shown(map(repr, number.unique()[:3]))}",
+        "write decimals with a point, and no sign between thousands",
+    )
+    return commas.str.replace(",", "", regex=False)
 
 
 def one_unit(found: Iterable[str | None], label: str, log: Log) -> str | None:
@@ -139,7 +204,8 @@ def one_unit(found: Iterable[str | None], label: str, log: Log) -> str | None:
 
 def _is_numeric(cells: pd.Series) -> bool:
     """Whether most cells of a column that are not missing begin like a number."""
-    there = cells[~cells.str.lower().isin(MISSING)]
+    there = cells.drop_duplicates()
+    there = there[~there.str.lower().isin(MISSING)]
     return len(there) > 0 and there.str.match(r"[-+−]?[\d.,]*\d|[-+]?inf").mean() > 0.5
 
 
@@ -152,6 +218,10 @@ def read_degrees(cells: pd.Series, label: str, log: Log) -> np.ndarray:
         values = ((size[0] + size[1] / 60 + size[2] / 3600) * np.where(parts[3].isin(["S", "W"]), -1, 1)).to_numpy()
     else:
         values, _ = read_numbers(once, label, log)
+        if re.search(r"(?:^|[\s°_])(?:w|s|west|south)$", (name_and_unit(str(cells.name))[1] or "").lower()):
+            if (values < 0).any():
+                log.error(f"{cells.name}: degrees west or south, and some are negative", "which side is meant? say one")
+            values = -values
     return values[pd.Index(once).get_indexer(cells)]
 
 
@@ -196,6 +266,7 @@ def from_table(table: pd.DataFrame, log: Log) -> xr.Dataset:
         )
     places = [taken[role] for role in ("station", "name", "lat", "lon", "elevation") if role in taken]
     rest = [column for column in table if column not in used and column not in places]
+    rest = [column for column in rest if not re.fullmatch(r"(unnamed.*|index)?", column.lower())]  # numbers of lines
     if "station" in taken or {"lat", "lon"} <= set(taken):
         return _from_long(table, clock, ahead, taken, rest, log)
     if top.empty and log.said["stations"] is None:
@@ -254,11 +325,11 @@ def _from_long(
     """A line for each station and time, with a column for each variable, or for the variable's name and its value."""
     degrees = {axis: read_degrees(table[taken[axis]], axis, log) for axis in ("lat", "lon") if axis in taken}
     if "station" in taken:
-        key = table[taken["station"]].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+        key = table[taken["station"]]
+        key = key.map({name: re.sub(r"^(\d+)\.0$", r"\1", name) for name in key.unique()})  # numbers by way of pandas
         if len(nameless := key[key == ""]):
-            raise log.stop(
-                f"{len(nameless)} lines name no station, the first is line {nameless.index[0]}", "fill the column"
-            )
+            found = counted(len(nameless), "line names", "lines name")
+            raise log.stop(f"{found} no station, the first is line {nameless.index[0]}", "fill the column")
     else:
         pairs = zip(degrees["lat"], degrees["lon"], strict=True)
         key = pd.Series([f"{lat:g},{lon:g}" for lat, lon in pairs], table.index)
@@ -337,10 +408,11 @@ def pivoted(time: pd.Series, codes: np.ndarray, labels: np.ndarray, parts: Mappi
         if len(differ := np.flatnonzero(there & (box[i, j] != values))):
             k = differ[0]
             log.error(
-                f"{name}: {len(differ)} times a station has several values at one time, such as {labels[j[k]]} at "
-                f"{stamp(axis[i[k]])}: {values[k]:g} and {box[i[k], j[k]]:g}", "keep one, or make two stations of it"
-            )  # fmt: skip
+                f"{name}: a station has several values at one time, {counted(len(differ), 'time', 'times')}, such as "
+                f"{labels[j[k]]} at {stamp(axis[i[k]])}: {values[k]:g} and {box[i[k], j[k]]:g}",
+                "keep one, or make two stations of it",
+            )
         elif again := there.sum() - len(np.unique(i[there] * len(labels) + j[there])):
-            log.warning(f"{name}: {again} lines repeat another one", "they were dropped")
+            log.warning(f"{name}: {counted(again, 'line repeats', 'lines repeat')} another one", "they were dropped")
         data[name] = (("time", "station"), box, {"units": unit} if unit else {})
     return xr.Dataset(data, {"time": axis, "station": labels})

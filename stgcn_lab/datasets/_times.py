@@ -1,5 +1,6 @@
 """Times in tables: which cells hold them, what they say, their zone, and the regular axis that they lie on."""
 
+import re
 import warnings
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -7,11 +8,16 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from ._names import Log, is_role, name_and_unit, shown
+from ._names import Log, counted, is_role, name_and_unit, shown
 
 CLOCK = r"\d{1,2}(:\d\d){1,2}(\.0+)?(\s*[AaPp]\.?[Mm]\.?)?|24|2[0-3]|[01]?\d|[0-2]\d[0-5]\d"
 DATE = r"\d{4}-\d\d(-\d\d.*)?|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}.*|\d{4}年.*|(1[6-9]|20)\d{6}(\d\d){0,3}"
 DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+# Names of columns of times that are not in UTC: local, CET, PST, UTC+1
+LOCAL = re.compile(
+    r"(?i)(?:^|[\W_])(?:local|ortszeit|me?s?z|cest|[cewi]et|[ecmpja][ds]t|akst|[an]st|bst|ist|jst|kst|lst|a[ecw][ds]t|lt)"
+    r"(?:$|[\W_]|time)|(?:utc|gmt)\s*[-+−]\s*[1-9]"
+)
 PARTS = ("year", "month", "day", "dayofyear", "hour", "minute")
 
 
@@ -52,6 +58,8 @@ def time_cells(table: pd.DataFrame, taken: dict[str, str], log: Log) -> tuple[pd
         zone = name_and_unit(name)[1] or ""
         if log.said["timezone"] is None and (zone.upper() in ("UTC", "GMT", "Z") or "/" in zone):
             log.said["timezone"] = time_zone(zone if "/" in zone else "UTC", log).key
+        elif LOCAL.search(name):
+            log.local = name
     return cells, [*named, date, *clocks]
 
 
@@ -179,7 +187,17 @@ def in_utc(clock: pd.Series, ahead: pd.Series, station: np.ndarray, log: Log) ->
         return clock - pd.to_timedelta(ahead, unit="min")
     if ahead.notna().any():
         log.error("some times have a time zone and others none", "write all in UTC, as 2020-12-31T12:00Z")
+    if zone is None and log.local:
+        log.error(f"the times of {log.local!r} are not in UTC by that name", "say which with timezone='Europe/Dublin'")
     if zone is None:
+        hours = pd.DatetimeIndex(clock.unique()).sort_values()
+        skipped = hours[:-1][np.diff(hours) == 2 * np.diff(hours).min()] + np.diff(hours).min()
+        spring = skipped[(skipped.day_of_week == 6) & (skipped.hour < 4) & skipped.month.isin([3, 4, 9, 10])]
+        if len(spring) and len(skipped) < 3 * len(spring) and np.diff(hours).min() <= np.timedelta64(1, "h"):
+            log.warning(
+                f"{stamp(spring[0])} is missing, as where clocks are put forward to summer time",
+                "if the times are local, say timezone='Europe/Dublin' or the like",
+            )
         log.note(
             "times carry no time zone and were read as UTC",
             "if they are local, say timezone='Europe/Dublin' or the like",
@@ -187,10 +205,11 @@ def in_utc(clock: pd.Series, ahead: pd.Series, station: np.ndarray, log: Log) ->
         return clock
     local = pd.DatetimeIndex(clock).tz_localize(time_zone(str(zone), log), ambiguous="NaT", nonexistent="NaT")
     if len(lost := clock[local.isna()].unique()):
+        found = counted(len(lost), "clock time", "clock times")
         log.warning(
-            f"at the change of summer time in {zone} {len(lost)} clock times are ambiguous or do not exist, such as "
-            f"{stamp(lost[0])}", "their values were left out"
-        )  # fmt: skip
+            f"{found} ambiguous or not there at the change of summer time in {zone}, such as {stamp(lost[0])}",
+            "the values were left out",
+        )
     return pd.Series(local.tz_convert("UTC").tz_localize(None), clock.index)
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from .._checks import number, whole_number
 from ._grib import read_grib
-from .download import cache_dir, fetch
+from .download import _shown, cache_dir, fetch
 
 # The one file that is fetched, not embedded: from the data that xarray's tutorial uses.
 ERA5_UK = "era5-2mt-2019-03-uk.grib"
@@ -203,10 +203,11 @@ def _opened(store: Any, storage_options: dict[str, Any] | None, cache: Any, read
     if not isinstance(cache, (bool, str, os.PathLike)):
         raise TypeError(f"cache: found {type(cache).__name__}, expected True, False or a folder")
     store = os.fspath(store)
+    shown = _shown(store)
     scheme = store.partition("://")[0].lower() if "://" in store else ""
     own = scheme in ("http", "https", "gs") and not storage_options
     if cache and not own:
-        raise ValueError(f"cache: expected a store that is read over http, https or gs, found {store}")
+        raise ValueError(f"cache: expected a store that is read over http, https or gs, found {shown}")
     try:
         import dask  # noqa: F401
         import zarr  # noqa: F401
@@ -230,16 +231,16 @@ def _opened(store: Any, storage_options: dict[str, Any] | None, cache: Any, read
         # cache=False: what has been computed is not kept behind the caller's back
         opened = xr.open_dataset(source, engine="zarr", chunks=None, cache=False, **options)  # type: ignore[arg-type]
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"store: expected a zarr store, found none at {store}") from error
+        raise FileNotFoundError(f"store: expected a zarr store, found none at {shown}") from error
     except PermissionError as error:
         raise PermissionError(f"store: {error}") from error
     except ValueError as error:  # an unknown kind of URL, damaged metadata
         over_the_web = "; over the web it must have consolidated metadata" if own else ""
         raise ValueError(
-            f"store: expected a zarr store, found none that can be read at {store}: {error}{over_the_web}"
+            f"store: expected a zarr store, found none that can be read at {shown}: {error}{over_the_web}"
         ) from error
     except OSError as error:
-        raise ConnectionError(f"store: could not read {store}: {error}") from error
+        raise ConnectionError(f"store: could not read {shown}: {error}") from error
     for axis in ("time", "latitude", "longitude"):
         if axis not in opened.indexes:
             raise ValueError(

@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
+import itertools
 import json
 import logging
 import os
 import random
+import re
 import sys
 import time
 import uuid
@@ -14,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -25,6 +28,7 @@ from .._checks import number, whole_number
 
 LONGEST_WAIT = 60.0  # seconds: a server that asks for more has a quota, not a busy minute
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better the next time
+_CLOCKS = 60.0  # seconds by which clocks may differ: a copy from further in the future is of unknown age
 _CHANCE = random.Random()  # not the random numbers of the reader's experiment
 
 T = TypeVar("T")
@@ -95,16 +99,16 @@ def fetch(
         OSError: the file could not be written, on a full disk for instance; nothing is left of it.
     """
     place = _name_of(url, folder) if name is None else name
-    if params and name is None:
-        raise ValueError("name: expected a name for the file of an address with params, found None")
-    if not isinstance(place, str) or not place or PurePosixPath(place).is_absolute() or ".." in Path(place).parts:
+    if name is None and (params or urlsplit(url).query):  # else all that is asked for there would be one file
+        raise ValueError("name: expected a name for the file of an address with params or a query, found None")
+    if not isinstance(place, str) or not _is_inside(place):
         raise ValueError(f"name: expected the name of a file inside the folder, found {place!r}")
     if sha256 is not None and (not isinstance(sha256, str) or len(sha256) != 64):
         raise ValueError(f"sha256: expected 64 hexadecimal digits, found {sha256!r}")
     oldest = None if max_age is None else time.time() - number(max_age, "max_age", 0.0)
     target = (cache_dir() if folder is None else Path(folder).expanduser()) / place
     there = target.is_file() and (sha256 is None or _sha256(target) == sha256.lower())
-    if there and (oldest is None or target.stat().st_mtime >= oldest):
+    if there and (oldest is None or oldest <= target.stat().st_mtime <= time.time() + _CLOCKS):
         return target
 
     def read(response: requests.Response) -> None:
@@ -121,11 +125,12 @@ def fetch(
             raise _TryAgain(f"it broke off after {file.tell()} of {total} bytes")
         if sha256 is not None and digest.hexdigest() != sha256.lower():
             raise ValueError(
-                f"sha256: expected {sha256.lower()}, found {digest.hexdigest()} ({file.tell()} bytes) at {url}; the "
-                "file was changed there, or something in between answers in its place (a sign-in page, a proxy)"
+                f"sha256: expected {sha256.lower()}, found {digest.hexdigest()} ({file.tell()} bytes) "
+                f"at {_shown(url)}; the file was changed there, or something in between answers in its place "
+                "(a sign-in page, a proxy)"
             )
 
-    for left in target.parent.glob(f".{target.name}.*.part"):  # of a process that was killed, days ago
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.part"):  # of a process that was killed, days ago
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > 2 * 86400:
                 left.unlink()
@@ -174,8 +179,9 @@ def get_json(
             raise _TryAgain(f"it broke off after {len(content)} of {total} bytes")
         try:
             return json.loads(content)
-        except ValueError:  # also what is no text
-            raise _TryAgain(f"expected JSON, found {content[:60]!r}") from None
+        except (ValueError, RecursionError):  # also what is no text
+            begin = _hidden(content[:2000].decode("utf-8", "replace"), secret)[:60]
+            raise _TryAgain(f"expected JSON, found {begin!r}") from None
 
     settings = {"retries": retries, "backoff": backoff, "timeout": timeout}
     return ask(url, read, params=params, headers=headers, secret=secret, **settings)  # type: ignore[arg-type]
@@ -195,13 +201,16 @@ def ask(
 ) -> T:
     """What ``read`` makes of the first good answer. It may raise `_TryAgain`, and is then given another answer."""
     if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise ValueError(f"url: expected an address that begins with http:// or https://, found {url!r}")
+        raise ValueError(
+            "url: expected an address that begins with http:// or https://, "
+            f"found {_shown(url) if isinstance(url, str) else url!r}"
+        )
     if secret is not None and not isinstance(secret, str):
         raise TypeError(f"secret: expected text, found {type(secret).__name__}")
     tries = 1 + whole_number(retries, "retries", 0)
     backoff, timeout = number(backoff, "backoff", 0.0), number(timeout, "timeout", 0.0, open_end=True)
     sent = {"User-Agent": "stgcn-lab", "Accept-Encoding": "identity"} | dict(headers or {})
-    problem = ""
+    problem, shown = "", _shown(url)
     for attempt in range(tries):
         # Errors are raised outside of "except": those of requests, with the whole address in them, are left behind.
         error: Exception | None = None
@@ -215,18 +224,21 @@ def ask(
             ):
                 code = response.status_code
                 if code in _AGAIN:
-                    problem, wait = _said(response), _retry_after(response)
-                elif code >= 300:
-                    kinds = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError, 410: FileNotFoundError}
-                    error = kinds.get(code, ValueError)(_hidden(f"{url} answered {_said(response)}", secret))
-                else:
+                    problem, wait = _said(response, secret), _retry_after(response)
+                elif code in (200, 203) or (code == 206 and "Range" in sent):
                     return read(response)
+                elif code < 300:  # a part that was not asked for, "accepted, come back later", nothing at all
+                    problem = f"{code} {response.reason}, which is not the whole"
+                else:
+                    kinds = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError, 410: FileNotFoundError}
+                    said = f"{shown} answered {_said(response, secret)}"
+                    error = kinds.get(code, ValueError)(_hidden(said, secret))
         except _TryAgain as again:
             problem = str(again)
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader) as invalid:
-            error = ValueError(_hidden(f"url: {invalid}", secret))
+            error = ValueError(_hidden(f"url: {invalid}".replace(url, shown), secret))
         except requests.TooManyRedirects:
-            error = ConnectionError(_hidden(f"{url} leads round in circles", secret))
+            error = ConnectionError(_hidden(f"{shown} leads round in circles", secret))
         except requests.Timeout:
             problem = f"no answer within {timeout:g} s"
         except requests.RequestException as failed:
@@ -241,19 +253,21 @@ def ask(
             time.sleep(max(wait, min(backoff * 2**attempt, LONGEST_WAIT) * _CHANCE.uniform(0.5, 1.0)))
     times = "once" if tries == 1 else f"{tries} times"
     raise ConnectionError(
-        _hidden(f"could not read {url}, tried {times}: {problem}. Is there a network? Is the server up?", secret)
+        _hidden(f"could not read {shown}, tried {times}: {problem}. Is there a network? Is the server up?", secret)
     )
 
 
-def _said(response: requests.Response) -> str:
+def _said(response: requests.Response, secret: str | None) -> str:
     """Status and, if the server gave a reason in JSON or a line of text, that reason."""
     words = ""
     with contextlib.suppress(requests.RequestException, ValueError):
-        content = next(response.iter_content(2000), b"").decode("utf-8", "replace")
+        blocks = itertools.islice(response.iter_content(500), 4)  # as they come, and that may be a few bytes
+        content = _hidden(b"".join(blocks).decode("utf-8", "replace"), secret)
         words = content if len(content) < 200 and "<" not in content else ""
-        answer = json.loads(content)
-        if isinstance(answer, dict):
-            words = str(answer.get("reason") or answer.get("message") or words)
+        with contextlib.suppress(RecursionError):
+            answer = json.loads(content)
+            if isinstance(answer, dict):
+                words = str(answer.get("reason") or answer.get("message") or words)
     return f"{response.status_code} {response.reason}" + (f": {words.strip()}" if words.strip() else "")
 
 
@@ -280,7 +294,7 @@ def _retry_after(response: requests.Response) -> float:
         pass
     try:
         until = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, ((until if until.tzinfo else until.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
 
@@ -288,13 +302,29 @@ def _retry_after(response: requests.Response) -> float:
 def _length(response: requests.Response) -> int | None:
     """Bytes that the server promised; None if it did not, or if they are compressed on the way."""
     text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() and "Content-Encoding" not in response.headers else None
+    return int(text) if text.isdecimal() and "Content-Encoding" not in response.headers else None
 
 
 def _hidden(text: str, secret: str | None) -> str:
+    """Without the secret, as it is or as it stands in an address, and without pieces of it.
+
+    A text may be cut in the middle of the secret, and a server may write some of its characters in another way.
+    """
     for form in {secret, quote(secret, safe=""), quote_plus(secret)} if secret else ():
-        text = text.replace(form, "***")
+        size = min(len(form), 8)
+        pieces = {form[k : k + size] for k in range(len(form) - size + 1)}
+        shown, end = "", 0
+        for k in range(len(text) - size + 1):
+            if text[k : k + size] in pieces:
+                shown += (text[end:k] + "***") if k > end or not end else ""
+                end = k + size
+        text = shown + text[end:]
     return text
+
+
+def _shown(url: str) -> str:
+    """An address without the name and password that may stand before its host."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
 @contextlib.contextmanager
@@ -317,11 +347,30 @@ def _discreet_log(secret: str | None) -> Iterator[None]:
 
 def _name_of(url: str, folder: Any) -> str:
     """The last part of an address, or in the cache, where files of many addresses meet, its host and path."""
-    parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
-    path = [unquote(part) for part in parts.path.split("/") if part and unquote(part) not in (".", "..")]
+    parts = urlsplit(_shown(url)) if isinstance(url, str) else urlsplit("")
+    path = [_tame(unquote(part)) for part in parts.path.split("/") if part and unquote(part) not in (".", "..")]
     if not path:
         raise ValueError(f"name: expected the name of the file, as {url!r} has none")
-    return path[-1] if folder is not None else "/".join([parts.netloc.replace(":", "_"), *path])
+    return path[-1] if folder is not None else "/".join([_tame(parts.netloc), *path])
+
+
+def _tame(part: str) -> str:
+    """A part of an address as the name of a file on any system."""
+    name = re.sub(r'[\x00-\x1f<>:"/\\|?*]|[. ]$', "_", part)
+    if re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.IGNORECASE):  # devices of Windows
+        name = f"_{name}"
+    return name if len(name.encode()) <= 150 else f"{hashlib.sha256(part.encode()).hexdigest()[:16]}_{name[-30:]}"
+
+
+def _is_inside(place: str) -> bool:
+    """Is it the name of a file in a folder, or in one of its folders, here and where paths are written otherwise?"""
+    paths = PurePosixPath(place), PureWindowsPath(place)
+    return (
+        bool(paths[0].name)
+        and "\0" not in place
+        and not any(path.anchor or ".." in path.parts for path in paths)
+        and all(len(part.encode()) <= 200 for part in paths[0].parts)  # as a temporary name is longer
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -31,6 +31,7 @@ from ._names import (
     Inspection,
     Log,
     Stop,
+    counted,
     known_unit,
     our_name,
     plain_name,
@@ -87,7 +88,8 @@ def open_stations(
     Args:
         path: the file, or the folder of a zarr store.
         variable: keep this one, by its name in the file or ours. A wide table holds one variable: its name.
-        units: units of the one variable, or {variable: units}; they overrule the file's.
+        units: {variable: units}, which overrule the file's; or the units of its only variable, or of all variables of
+            which it names none.
         timezone: of clock times that carry none, such as "Europe/Dublin"; None is UTC. Hours that the change to winter
             time makes ambiguous are left out. Daily and monthly values keep their dates.
         stations: a table with the columns station, lat, lon, and optionally elevation and name, where the file has
@@ -246,6 +248,7 @@ def _unpacked(path: Path, kind: str, scratch: Path, log: Log) -> Path:
 def _finished(raw: xr.Dataset, log: Log) -> xr.Dataset:
     """A series in our units, regular in time, with a place for each station."""
     raw = _chosen(raw, log)
+    log.alone = len(raw.data_vars) == 1
     for name in raw.data_vars:
         raw[name] = _measured(raw[name].transpose("time", "station"), str(name), log)
     if not isinstance(log.said["units"], str) and (unknown := set(log.said["units"]) - log.used):
@@ -258,8 +261,8 @@ def _finished(raw: xr.Dataset, log: Log) -> xr.Dataset:
         raw = raw.drop_vars(empty)
     silent = ~np.any([some.any(axis=0) for some in there.values()], axis=0)
     if silent.any():
-        stations = shown(raw["station"].values[silent])
-        log.warning(f"{silent.sum()} stations without any value were left out: {stations}")
+        found = counted(silent.sum(), "station without any value was", "stations without any value were")
+        log.warning(f"{found} left out: {shown(raw['station'].values[silent])}")
         raw = raw.isel(station=np.flatnonzero(~silent))
     raw = _regular(_located(raw, log), log)
     if raw.sizes["station"] < 2:
@@ -324,7 +327,8 @@ def _measured(array: xr.DataArray, name: str, log: Log) -> xr.DataArray:
 
     if (endless := np.isinf(values)).any():
         log.error(
-            f"{name}: {endless.sum()} values are infinite, the first is {where(endless)}", "write them as missing"
+            f"{name}: {counted(endless.sum(), 'value is', 'values are')} infinite, the first is {where(endless)}",
+            "write them as missing",
         )
         values[endless] = np.nan
     values[_fills(values, name, log)] = np.nan
@@ -350,7 +354,8 @@ def _measured(array: xr.DataArray, name: str, log: Log) -> xr.DataArray:
             log.error(f"{name}: units are mixed, usual values are {found}", "is one in kelvin? bring all to one unit")
     wrong = (values < low) | (values > high)
     if wrong.any():
-        what = f"{name}: {wrong.sum()} values are outside {low:g} to {high:g} {ours}, the first is {where(wrong)}"
+        found = counted(wrong.sum(), "value is", "values are")
+        what = f"{name}: {found} outside {low:g} to {high:g} {ours}, the first is {where(wrong)}"
         if wrong.sum() > 3 + 0.01 * np.isfinite(values).sum():
             log.error(what, f"are its units not {unit!r}? say them with units={{'{name}': ...}}")
         else:
@@ -372,15 +377,15 @@ def _fills(values: np.ndarray, name: str, log: Log) -> np.ndarray:
         marks[:] = False
     if marks.any():
         kinds = ", ".join(f"{kind:g}" for kind in np.unique(values[marks])[:4])
-        log.warning(f"{name}: {marks.sum()} values are {kinds}", "read as missing")
+        log.warning(f"{name}: {counted(marks.sum(), 'value is', 'values are')} {kinds}", "read as missing")
     return marks
 
 
 def _units_of(found: object, name: str, original: str, log: Log) -> str | None:
     """The units that the caller says, or else the file."""
     said = log.said["units"]
-    if isinstance(said, str):
-        found = said or found
+    if isinstance(said, str):  # overrules what the file says of its only variable, else fills in
+        found = said if log.alone or not found else found
     else:
         log.used |= {name, original}
         found = said.get(name) or said.get(original) or found
@@ -389,7 +394,7 @@ def _units_of(found: object, name: str, original: str, log: Log) -> str | None:
     usual = QUANTITIES[known][1] if (known := our_name(name)) else "m s-1"
     log.error(
         f"{name}: the file names no units",
-        f"say them with units={{'{name}': '{usual}'}} or what they are, or keep another variable with variable=",
+        f"say them with units={{'{name}': '{usual}'}} or what they are, or keep another with variable=NAME",
     )
     return None
 
@@ -400,7 +405,8 @@ def _located(raw: xr.Dataset, log: Log) -> xr.Dataset:
     names = raw["station"].values
     if (twice := raw.indexes["station"].duplicated()).any():
         raise log.stop(
-            f"{twice.sum()} stations are there more than once: {shown(names[twice])}", "name each differently"
+            f"{counted(twice.sum(), 'station is', 'stations are')} there more than once: {shown(names[twice])}",
+            "name each differently",
         )
     if log.said["stations"] is not None:
         raw = _looked_up(raw, Path(log.said["stations"]), log)
@@ -411,7 +417,8 @@ def _located(raw: xr.Dataset, log: Log) -> xr.Dataset:
         )
     lat, lon = (raw[axis].values.astype(np.float64) for axis in ("lat", "lon"))
     if (nowhere := ~np.isfinite(lat + lon)).any():
-        raise log.stop(f"{nowhere.sum()} stations have no latitude or longitude: {shown(names[nowhere])}", "add them")
+        found = counted(nowhere.sum(), "station has", "stations have")
+        raise log.stop(f"{found} no latitude or longitude: {shown(names[nowhere])}", "add them")
     for axis, degrees, low, high in (("latitude", lat, -90, 90), ("longitude", lon, -180, 360)):
         if (wrong := (degrees < low) | (degrees > high)).any():
             log.error(
@@ -443,12 +450,19 @@ def _looked_up(raw: xr.Dataset, path: Path, log: Log) -> xr.Dataset:
     taken = roles_of(table, Log(columns={}))
     if not {"station", "lat", "lon"} <= set(taken):
         raise log.stop(f"stations: {path.name} has the columns {shown(table.columns)}", "it needs station, lat and lon")
-    rows: dict[str, int] = {}
+    places = list(zip(table[taken["lat"]], table[taken["lon"]], strict=True))
+    rows: dict[str, dict[Any, int]] = {}  # of each id and name, a line for each place
     for role in ("name", "station"):  # an id beats a name
+        found: dict[str, dict[Any, int]] = {}
         for row, cell in enumerate(table[taken[role]] if role in taken else ()):
-            rows |= {plain_name(cell).lstrip("0"): row, cell.strip(): row}
+            for key in (plain_name(cell).lstrip("0"), cell.strip()):
+                found.setdefault(key, {})[places[row]] = row
+        rows |= found
     names = raw["station"].values
-    at = np.array([rows.get(name, rows.get(plain_name(name).lstrip("0"), -1)) for name in names])
+    fits = [rows.get(name) or rows.get(plain_name(name).lstrip("0")) or {} for name in names]
+    at = np.array([min(fit.values(), default=-1) for fit in fits])
+    if (several := np.array([len(fit) > 1 for fit in fits])).any():
+        raise log.stop(f"stations: {path.name} has several places for {shown(names[several])}", "keep one, or use ids")
     if (at < 0).any():
         raise log.stop(
             f"stations: {path.name} lacks {(at < 0).sum()} of the stations: {shown(names[at < 0])}", "add them to it"
@@ -475,7 +489,8 @@ def _regular(raw: xr.Dataset, log: Log) -> xr.Dataset:
         times = raw.indexes["time"]
     if len(times) < 3:
         raise log.stop(
-            f"there are {len(times)} time steps only", "three are needed at least, and hundreds for a forecast"
+            f"the file has {counted(len(times), 'time step', 'time steps')} only",
+            "three are needed at least, and hundreds for a forecast",
         )
     axis = regular_axis(times)
     if axis is None:
@@ -493,7 +508,7 @@ def _regular(raw: xr.Dataset, log: Log) -> xr.Dataset:
     if lacking := len(full) - len(own):
         gap = int(np.argmax(np.diff(own)))
         longest = f"the longest gap is from {stamp(own[gap])} to {stamp(own[gap + 1])}"
-        what = f"{lacking} of {len(full)} steps ({label}) are missing, {longest}"
+        what = f"{lacking} of {len(full)} steps ({label}) {'are' if lacking > 1 else 'is'} missing, {longest}"
         if len(full) > 3 * len(own):
             raise log.stop(
                 what, "correct mistyped years, leave out the times before or after the gap, or average to longer steps"
@@ -518,6 +533,7 @@ def _merged(raw: xr.Dataset, again: np.ndarray, log: Log) -> xr.Dataset:
                 )
             kept[name].values[at] = np.where(np.isnan(first), more, first)
     log.warning(
-        f"{again.sum()} times are there more than once, the first is {stamp(times[again][0])}", "they were merged"
+        f"{counted(again.sum(), 'time is', 'times are')} there more than once, the first is {stamp(times[again][0])}",
+        "they were merged",
     )
     return kept

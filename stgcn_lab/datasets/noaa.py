@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from .archives import _between, _cells
-from .download import _name_of, fetch
+from .download import _name_of, cache_dir, fetch
 
 NCEP_URL = "https://downloads.psl.noaa.gov/Datasets/ncep.reanalysis"
 NCEP_SUBSETS = "https://psl.noaa.gov/thredds/ncss/grid/Datasets/ncep.reanalysis"
@@ -294,7 +294,7 @@ def load_ghcn(
         the last day that has a value; coords time, station (identifier), lat, lon, elevation (m), name.
     Raises:
         FileNotFoundError, ConnectionError: as of `fetch`.
-        ValueError: an argument is wrong, what came is no such file, or no station has a value.
+        TypeError, ValueError: an argument is wrong, what came is no such file, or no station has a value.
     Source:
         Menne et al. (2012), doi:10.1175/JTECH-D-11-00103.1; readme.txt beside the files.
     """
@@ -421,7 +421,9 @@ def _part(values: pd.Series, time: Any) -> pd.Series:
     if time is None:
         return values
     try:
-        first, last = (time.start, time.stop) if isinstance(time, slice) else time
+        first, last, step = (time.start, time.stop, time.step) if isinstance(time, slice) else (*time, None)
+        if step is not None:
+            raise ValueError("days between are not left out here")
         return values.loc[first:last]
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(f"time: expected (first, last) such as ('1961', '1990-06'), found {time!r}") from error
@@ -446,11 +448,18 @@ def _text(rows: np.ndarray, first: int, last: int) -> np.ndarray:
 
 
 def _discarded(path: Path, address: str, expected: str, error: Exception) -> ValueError:
-    """The error for a file that is not what it should be, after it has been taken out of the cache."""
+    """The error for a file that is not what it should be, after it has been taken out of the cache.
+
+    In a folder of the reader it may be another file of that name, and stays.
+    """
     with path.open("rb") as file:
         begin = file.read(40)
-    path.unlink(missing_ok=True)
+    if path.is_relative_to(cache_dir()):
+        path.unlink(missing_ok=True)
+        done = "it was removed from the cache"
+    else:
+        done = f"it lies at {path}: if it is not yours, delete it"
     return ValueError(
-        f"{address}: expected {expected}, found something that begins with {begin!r} ({error}); it was removed from "
-        "the cache: try again, and if it stays so, look at the address in a browser (a network that wants a sign-in?)"
+        f"{address}: expected {expected}, found something that begins with {begin!r} ({error}); {done}; "
+        "try again, and if it stays so, look at the address in a browser (a network that wants a sign-in?)"
     )

@@ -95,7 +95,8 @@ def open_meteo(
     """The last days and the forecast for the next at any places, from Open-Meteo; no key is needed.
 
     One request serves up to a hundred places; more are asked for in several. The service counts a call for each
-    place, and allows 10,000 a day to those who do not earn money with it.
+    place, several where it is more than two weeks or ten variables, and allows 10,000 a day to those who do not earn
+    money with it.
 
     Args:
         lat, lon: (station,) degrees, or one number each; coordinates of another series keep its stations' names.
@@ -183,7 +184,6 @@ def read_open_meteo(
     Raises:
         TypeError, ValueError: the answer is an error, or is not of the documented form.
     """
-    _refuse_error(answer)
     places = answer if isinstance(answer, list) else [answer]
     if not places or not all(isinstance(place, Mapping) for place in places):
         raise ValueError(f"answer: expected one object or a list of them, found {_shortened(answer)}")
@@ -296,7 +296,7 @@ def open_weather_map(
 
 
 def daily_mean(series: Field, least: int | None = None) -> Field:
-    """Means of whole days in UTC, of amounts such as precipitation totals, from a series of shorter steps.
+    """Means of whole days in UTC, and totals of amounts such as precipitation, from a series of shorter steps.
 
     A day counts where enough of its values are there. An amount belongs to the step before its time stamp, so that
     what fell before midnight counts for the day that then ends.
@@ -326,8 +326,11 @@ def daily_mean(series: Field, least: int | None = None) -> Field:
     if least > steps:
         raise ValueError(f"least: expected at most the {steps} steps of a day, found {least}")
 
+    def is_amount(variable: xr.DataArray) -> bool:
+        return variable.attrs.get("standard_name") == _NAMES["precip"].standard_name
+
     def by_day(variable: xr.DataArray) -> xr.DataArray:
-        summed = variable.attrs.get("standard_name") == _NAMES["precip"].standard_name
+        summed = is_amount(variable)
         frame = pd.DataFrame(variable.values, times - (step if summed else pd.Timedelta(0)))
         days = frame.resample("1D")
         value = (days.sum() if summed else days.mean()).where(days.count() >= least)
@@ -346,7 +349,8 @@ def daily_mean(series: Field, least: int | None = None) -> Field:
     kept = {key: value for key, value in dataset.coords.items() if "time" not in value.dims}
     merged = merged.assign_coords(kept).assign_attrs(dataset.attrs)
     if "forecast" in dataset.coords:
-        ahead = pd.Series(dataset["forecast"].values, times).resample("1D").max()
+        shift = step if any(map(is_amount, dataset.data_vars.values())) else pd.Timedelta(0)
+        ahead = pd.Series(np.tile(dataset["forecast"].values, 2), (times - shift).append(times)).resample("1D").max()
         ahead = ahead.reindex(merged.indexes["time"], fill_value=False)
         merged = merged.assign_coords(forecast=("time", ahead.to_numpy(dtype=bool), dataset["forecast"].attrs))
     merged["time"].attrs.update(dataset["time"].attrs)
