@@ -3,9 +3,15 @@
 Modules are loaded when they are first used, so that ``import stgcn_lab`` costs next to nothing.
 A module imports only from floors below it:
 
-    0  datasets, graphs, simulate     1  layers, windows, classes, indices, verification
-    2  models, baselines, streaming   3  training, regions, interpolation
-    4  regimes, forecasting, deploy   5  imputation, events, explain, plots
+    0  datasets, graphs, simulate, dynamics
+    1  layers, windows, classes, indices, verification
+    2  models, baselines, streaming
+    3  training, regions, interpolation
+    4  regimes, forecasting, deploy
+    5  imputation, events, explain, plots
+    6  workflows
+    7  report
+    8  cli
 """
 
 from importlib import import_module
@@ -15,8 +21,10 @@ from typing import Any
 __all__ = [
     "baselines",
     "classes",
+    "cli",
     "datasets",
     "deploy",
+    "dynamics",
     "events",
     "explain",
     "forecasting",
@@ -29,11 +37,13 @@ __all__ = [
     "plots",
     "regimes",
     "regions",
+    "report",
     "simulate",
     "streaming",
     "training",
     "verification",
     "windows",
+    "workflows",
 ]
 
 try:

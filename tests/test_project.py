@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -36,7 +37,7 @@ def tracked_files() -> list[Path]:
     try:
         names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
-        built = {".venv", ".git", ".hypothesis", "_build", "build", "dist", "__pycache__"}
+        built = {".venv", ".venv-dgl", ".git", ".hypothesis", "_build", "build", "dist", "__pycache__"}
         found = [path.relative_to(ROOT) for path in ROOT.rglob("*")]
         names = [str(p) for p in found if not any(part in built or part.endswith("_cache") for part in p.parts)]
     return [ROOT / name for name in names if (ROOT / name).is_file()]
@@ -163,7 +164,7 @@ def test_the_benchmark_that_needs_a_download_says_why_it_is_skipped(tmp_path):
 
 def test_checks_of_a_fresh_clone_are_the_commands_of_the_readme():
     script = [line for line in text(".ci/run").splitlines() if line.startswith("make")]
-    assert script == ["make test", "make book"]
+    assert script == ["make test", "make book", "make frameworks"]
     assert {"make test", "make book"} <= set(re.findall(r"^(make \w+)", text("README.md"), re.MULTILINE))
 
 
@@ -197,3 +198,22 @@ def test_import_is_quick_and_light():
         if times[-1] < 3:
             break
     assert min(times) < 3, f"import stgcn_lab took {min(times):.1f} s"
+
+
+# ---- the house ----
+
+
+def test_a_module_imports_only_from_the_floors_below_it():
+    drawn = re.findall(r"^    (\d)  (.+)$", text("stgcn_lab/__init__.py"), re.MULTILINE)
+    floor = {name.strip(): int(number) for number, names in drawn for name in names.split(",")}
+    found = [path for path in (ROOT / "stgcn_lab").iterdir() if not path.name.startswith("_")]
+    assert set(floor) == {path.stem for path in found if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    for name in floor:
+        path = ROOT / "stgcn_lab" / name
+        for file in path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]:
+            level = 2 if path.is_dir() else 1  # dots that lead to the package's own folder
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.level == level:
+                    used = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+                    above = [other for other in used if floor.get(other, -1) >= floor[name]]
+                    assert not above, f"{file.name} (floor {floor[name]}) imports {above}"
