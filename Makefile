@@ -20,7 +20,7 @@ UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
 
 BOOK_INPUTS := _config.yml CHANGELOG.md $(wildcard benchmarks/*.json benchmarks/entries/*.json) \
   $(shell find book -mindepth 1 -not -path '*/.*' -not -path '*/__pycache__*' -not -path 'book/_ext' 2>/dev/null)
-NOTEBOOKS   := $(shell find book -name '*.ipynb' -not -path '*/.*' 2>/dev/null)
+NOTEBOOKS   := $(shell find book teaching -name '*.ipynb' -not -path '*/.*' 2>/dev/null)
 BENCHES     := $(filter-out benchmarks/notebooks.py,$(wildcard benchmarks/*.py))
 FORECASTS   := irish_wind uk_temperature advection gales cold_and_heat drought energy
 
