@@ -402,6 +402,27 @@ def test_fill_values_become_missing(tmp_path, fill):
         assert np.flatnonzero(found["wind_speed"].isnull().values.ravel()).tolist() == [10, 13, 16]
 
 
+@pytest.mark.parametrize(("fill", "wild"), [(-999, 1941.0), (999, 1941.0), (-99, -500.0), (9999, -600.0)])
+def test_one_wild_value_does_not_hide_the_fill_value(tmp_path, fill, wild):
+    series = wind(pd.date_range("2020-01-01", periods=400))
+    series["wind_speed"][5:35, 1] = fill
+    series["wind_speed"][50, 2] = wild
+    with pytest.warns(UserWarning) as record:
+        found = datasets.open_stations(written(tmp_path, "t.csv", lines(series, *LONG)))
+    said = str(record[0].message)
+    assert f"30 values are {fill}; read as missing" in said
+    assert f"1 value is outside 0 to 130 m s-1, the first is {wild:g} at station C3" in said
+    assert int(found["wind_speed"].isnull().sum()) == 31
+
+
+def test_heavy_rain_of_99_9_is_no_fill_value(tmp_path):
+    series = wind(pd.date_range("2020-01-01", periods=4000))
+    series["wind_speed"][:] = np.random.default_rng(0).gamma(0.3, 30, (4000, 3)).round(1)  # often zero, at times 200
+    series["wind_speed"][[100, 900, 1700], 1] = 99.9
+    path = written(tmp_path, "t.csv", lines(series, "time,station,lat,lon,rain (mm)", LONG[1]))
+    assert not quiet(path)["precip"].isnull().any()
+
+
 def test_pressure_near_999_is_no_fill_value(tmp_path):
     series = DAYS.assign(wind_speed=DAYS["wind_speed"].round() + 990)
     path = written(tmp_path, "t.csv", lines(series, "time,station,lat,lon,slp (hPa)", LONG[1]))

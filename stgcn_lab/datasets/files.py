@@ -365,14 +365,22 @@ def _measured(array: xr.DataArray, name: str, log: Log) -> xr.DataArray:
 
 
 def _fills(values: np.ndarray, name: str, log: Log) -> np.ndarray:
-    """Where values are such as -999 and lie further away from all others than these do from each other."""
+    """Where values are such as -999 and lie further away from all others than these do from each other.
+
+    A number that is there often is compared with the middle 99 % of the others: one wild value then hides it no more.
+    """
     low, high = (np.nanmin(values), np.nanmax(values)) if not np.isnan(values).all() else (0.0, 0.0)
     marks = np.abs(values) > 9e35
     for fill in FILLS[(low - 1 <= FILLS) & (high + 1 >= FILLS)]:
         marks |= np.abs(values - fill) <= 1e-6 * abs(fill)
     rest = values[~marks & ~np.isnan(values)]
     if rest.size:
-        marks &= (values < 2 * rest.min() - rest.max()) | (values > 2 * rest.max() - rest.min())
+        for kind in np.unique(values[marks]):
+            same = values == kind
+            often = same.sum() > max(10, (rest / kind > 0.5).sum())  # weather so extreme is no two times the same
+            low, high = np.quantile(rest, [0.005, 0.995]) if often else (rest.min(), rest.max())
+            if 2 * low - high <= kind <= 2 * high - low:
+                marks[same] = False
     elif low != high:
         marks[:] = False
     if marks.any():
