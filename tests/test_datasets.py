@@ -162,7 +162,7 @@ def test_loaders_return_fresh_data():
 def test_loaded_data_survive_saving(tmp_path):
     wind = datasets.load_irish_wind()
     wind.to_netcdf(tmp_path / "wind.nc")
-    with xr.open_dataset(tmp_path / "wind.nc") as saved:
+    with xr.open_dataset(tmp_path / "wind.nc", engine="netcdf4") as saved:
         np.testing.assert_array_equal(saved["wind_speed"].values, wind["wind_speed"].values)
 
 

@@ -217,7 +217,7 @@ def test_the_archive_is_asked_with_dates(server):
 def test_it_can_be_saved_and_read_again(server, tmp_path):
     found = ask(server, station=["VAL", "DUB", "MAL"])
     found.to_netcdf(tmp_path / "live.nc")
-    with xr.open_dataset(tmp_path / "live.nc") as again:
+    with xr.open_dataset(tmp_path / "live.nc", engine="netcdf4") as again:
         xr.testing.assert_allclose(again.load(), found)
 
 
