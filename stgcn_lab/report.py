@@ -479,6 +479,12 @@ def _regime_words(result: Result) -> list[str]:
     x, facts = result.series, result.facts
     count, step = facts["k"], facts["step"]
     sentences = [_verdict(facts)]
+    if facts["apart"] > 0.5:
+        sentences.append(
+            "Beware: the first and the second half of the record hardly share their regimes "
+            f"({facts['apart']:.0%} of the time would have to change its regime). So they tell early from late years. "
+            "Look for a station that was moved, another instrument or a drift before you call them weather."
+        )
     for j, values in enumerate(result.data["composite"].values):
         middle, far = np.nanmean(values), int(np.nanargmax(np.abs(values)))
         lasts = f", some {facts['durations'][j]:.3g} {step}s at a stretch" if count > 1 else ""

@@ -486,10 +486,17 @@ def regimes(
         "supported": found.supported,
         "stability": found.stability,
         "agreement": float(adjusted_rand_score(labels, classical.values)),
+        "apart": _apart(labels, k),
         "step": name,
         "season": _harmonics(x) > 0,
     }
     return Result("regimes", x, data, scores, f"{k} regimes", tuple(notes), facts)
+
+
+def _apart(labels: NDArray[np.int64], k: int) -> float:
+    """How differently the halves of a record use the regimes: 0 for the same shares, 1 for no regime in common."""
+    early, late = (np.bincount(half, minlength=k) / len(half) for half in np.array_split(labels, 2))
+    return float(np.abs(early - late).sum() / 2)
 
 
 def _trend(z: xr.DataArray) -> str | None:

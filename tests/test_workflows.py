@@ -381,3 +381,12 @@ def test_only_results_can_be_written(tmp_path):
     with pytest.raises(TypeError, match="result: expected a Result"):
         report.write({"forecast": 1}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_regimes_that_are_only_early_and_late_years_are_called_so():
+    wind = datasets.load_irish_wind()["wind_speed"][:900]
+    jump = wind.copy(data=wind.values + 5.0 * (np.arange(900) >= 450)[:, None])  # as after a change of instruments
+    for series, split in ((wind, False), (jump, True)):
+        result = workflows.regimes(series, k=2)
+        assert (result.facts["apart"] > 0.5) == split
+        assert ("Beware: the first and the second half" in " ".join(report._regime_words(result))) == split
