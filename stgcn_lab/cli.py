@@ -239,8 +239,6 @@ def _what_next(series: "xr.Dataset", file: str) -> list[str]:
 
 
 def _job(options: argparse.Namespace) -> int:
-    from threadpoolctl import threadpool_limits
-
     from . import report, workflows
 
     name = os.path.basename(os.path.normpath(options.file)).split(".")[0]
@@ -254,10 +252,9 @@ def _job(options: argparse.Namespace) -> int:
     bar = not options.quiet and sys.stderr is not None
     variable = options.variable if options.variable in series.data_vars else None
     try:
-        with threadpool_limits(1):  # for matrices this small, threads wait for each other more than they work
-            result = getattr(workflows, options.job)(
-                series, variable=variable, steps=options.steps, seed=options.seed, progress=bar, **settings
-            )
+        result = getattr(workflows, options.job)(
+            series, variable=variable, steps=options.steps, seed=options.seed, progress=bar, **settings
+        )
     except workflows.SeriesError as error:
         raise _Refused(f"{options.file}: {error}") from error
     try:

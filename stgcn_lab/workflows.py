@@ -15,6 +15,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from ._checks import whole_number
 from .baselines import _season_design, eof_kmeans, fit_ar, fit_damped_persistence, fit_gnar, fit_var, persistence
@@ -265,9 +267,9 @@ def _solvable() -> Iterator[None]:
 @contextmanager
 def _stages(total: int, progress: bool) -> Iterator[Callable[[str], None]]:
     """A progress bar on the error stream: call it with the name of what begins now."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, disable=not progress, bar_format="{l_bar}{bar:24}| {elapsed}") as bar:
+    bars = tqdm(total=total, disable=not progress, bar_format="{l_bar}{bar:24}| {elapsed}")
+    # For matrices this small, several threads wait for each other more than they work.
+    with threadpool_limits(1, "blas"), bars as bar:
         begun = False
 
         def stage(name: str) -> None:
