@@ -30,6 +30,7 @@ FILES = (
     "maps.png", "timeline.png", "transitions.png", "months.png", "map-forecast.png", "map-unusual.png", "skill.png",
     "map-skill.png", "course.png", "gaps.png", "map-gaps.png", "example.png",
 )  # fmt: skip
+COLOURS = [*plots.OKABE_ITO, "#999999", "#663399", "#8b4513", "#2f4f4f"]  # one for each of up to twelve regimes
 PLAIN = {"degC": "°C", "m s-1": "m/s", "mm d-1": "mm/day", "1": ""}
 COMPASS = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
 REFERENCES = {
@@ -586,19 +587,17 @@ def _timeline(data: xr.Dataset) -> None:
     figure = _figure(6.2, 3.2)
     upper, lower = figure.subplots(2, 1)
     count = data.sizes["regime_number"]
-    colours = [*plots.OKABE_ITO, "#999999", "#663399", "#8b4513", "#2f4f4f"]
     names = [f"regime {j}" for j in range(count)]
-    plots.regime_timeline(data["regime"], names, colours, ax=upper)
-    plots.regime_timeline(data["regime"][-min(120, data.sizes["time"]) :], names, colours, ax=lower)
+    plots.regime_timeline(data["regime"], names, COLOURS, ax=upper)
+    plots.regime_timeline(data["regime"][-min(120, data.sizes["time"]) :], names, COLOURS, ax=lower)
     lower.get_legend().remove()
 
 
 def _months(data: xr.Dataset) -> None:
     ax = _figure(6.2, 2.9).add_subplot()
     below = np.zeros(12)
-    colours = [*plots.OKABE_ITO, "#999999", "#663399", "#8b4513", "#2f4f4f"]
     for j, share in enumerate(np.nan_to_num(data["share"].values)):
-        ax.bar(range(12), share, bottom=below, color=colours[j], label=f"regime {j}", width=0.85)
+        ax.bar(range(12), share, bottom=below, color=COLOURS[j], label=f"regime {j}", width=0.85)
         below += share
     ax.set_xticks(range(12), [f"{pd.Timestamp(2000, m, 1):%b}" for m in range(1, 13)])
     ax.set(ylabel="share of the month", ylim=(0, 1))
