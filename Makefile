@@ -4,6 +4,7 @@ PYTHON      ?= python3
 TORCH_INDEX ?=
 PORT        ?= 8000
 NB          ?=
+URL         ?=
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -11,16 +12,24 @@ READY := $(VENV)/.ready
 PAGE  := _build/html/index.html
 # DGL is compared in an environment of its own: no part of the book may depend on it.
 DGL   := .venv-dgl
+# Notebooks are tested with the package as a reader installs it, and nothing else of the project.
+WHEEL := .venv-wheel
+# What the pages load or are checked with comes from npm, whose client the environment has.
+NODE  := node_modules/.ready
 
+# the extras of pyproject.toml that the set-up installs
+SET_UP := applications book browser explain grib scale teach test
 # torch and what only its CUDA builds need: chosen by pip for the machine, not by the lock
 UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
   nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand \
   nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
   nvidia-nvshmem-cu13 nvidia-nvtx
 
-BOOK_INPUTS := _config.yml CHANGELOG.md $(wildcard benchmarks/*.json benchmarks/entries/*.json) \
+BOOK_INPUTS := _config.yml CHANGELOG.md CITATION.cff teaching/syllabi.md benchmarks/live.py benchmarks/live.pt \
+  $(wildcard stgcn_lab/*.py stgcn_lab/datasets/*.py stgcn_lab/data/registry.json) $(wildcard benchmarks/*.json benchmarks/entries/*.json) \
   $(shell find book -mindepth 1 -not -path '*/.*' -not -path '*/__pycache__*' -not -path 'book/_ext' 2>/dev/null)
-NOTEBOOKS   := $(shell find book teaching -name '*.ipynb' -not -path '*/.*' 2>/dev/null)
+# the assignments are tried by their own tests, with the grader
+NOTEBOOKS   := $(shell find book teaching -name '*.ipynb' -not -path '*/.*' -not -path 'teaching/assignments/*' 2>/dev/null)
 BENCHES     := $(filter-out benchmarks/notebooks.py,$(wildcard benchmarks/*.py))
 FORECASTS   := irish_wind uk_temperature advection gales cold_and_heat drought energy
 
@@ -29,7 +38,7 @@ export MALLOC_MMAP_MAX_ := 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test notebooks serve bench bench-forecast frameworks lint lock clean distclean
+.PHONY: help book test notebooks serve accessibility pdf teach bench bench-forecast frameworks versions set-repository lint lock clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -37,12 +46,13 @@ help: ## show this list
 book: _build/.book ## build the pages of the book and say where they are
 	@echo "The book: $(PAGE)"
 
-test: $(READY) lint ## check the code, then the package, then the book (every notebook is executed)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile tests
+test: $(READY) $(WHEEL)/.ready lint ## check the code, the package, then every notebook and its exercises (NB=path: just that one)
+ifeq ($(NB),)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --ignore tests/browser tests
+endif
 ifneq ($(NOTEBOOKS),)
 	@# one after the other: two kernels that start in the same moment may be given the same port, and one dies
-	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval --nbval-current-env \
-	  --nbval-cell-timeout 300 --nbval-kernel-startup-timeout 120 $(NOTEBOOKS)
+	OMP_NUM_THREADS=1 $(PY) tools/run_notebooks.py --python $(WHEEL)/bin/python $(or $(NB),$(NOTEBOOKS))
 endif
 
 notebooks: $(READY) ## execute notebooks that changed, store outputs and cost (NB=path: just that one)
@@ -50,6 +60,17 @@ notebooks: $(READY) ## execute notebooks that changed, store outputs and cost (N
 
 serve: book ## show the built book at http://127.0.0.1:8000 (PORT=... for another port)
 	$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+accessibility: book teach $(NODE) ## check pages and slides in a browser: access, weight, requests, the network in its page
+	$(PY) -m pytest tests/browser
+
+pdf: book ## print the whole book as one PDF
+	$(PY) tools/pdf.py
+	BOOK_PDF=_build/weather-on-graphs.pdf $(PY) -m pytest tests/browser/test_pdf.py
+
+teach: $(READY) $(NODE) ## build slides, instructor's guide, quiz bank and graded assignments
+	$(PY) teaching/build.py
+	OMP_NUM_THREADS=1 $(PY) teaching/assignments.py build
 
 bench: notebooks $(BENCHES:benchmarks/%.py=_build/.bench-%) ## measure what the book reports: each benchmark writes a JSON file
 
@@ -59,22 +80,28 @@ frameworks: $(DGL)/.ready ## the same block in PyTorch Geometric and in DGL (its
 	OMP_NUM_THREADS=1 STGCN_LAB_DGL=required $(IN_DGL) -m pytest -k "not stored" tests/test_frameworks.py
 	OMP_NUM_THREADS=1 $(IN_DGL) benchmarks/frameworks.py
 
+versions: $(READY) ## test the package with Python 3.11 to 3.13, newest and lowest dependencies (needs uv; tens of minutes)
+	$(PY) tools/versions.py
+
+set-repository: $(READY) ## write the address of the repository wherever it is needed (URL=https://github.com/OWNER/NAME)
+	$(PY) tools/repository.py $(if $(URL),"$(URL)")
+
 lint: $(READY) ## style and types only
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
 lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --extra applications --extra book --extra explain --extra grib --extra scale --extra test --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --universal --python-version 3.11 $(SET_UP:%=--extra %) \
 	  --generate-hashes -c constraints.txt --no-header --no-annotate -q -o requirements.lock \
 	  $(addprefix --no-emit-package ,$(UNLOCKED))
 
 clean: ## remove the built book and all caches (the environment stays)
 	rm -rf _build build .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . \( -path ./$(VENV) -o -path ./$(DGL) \) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print \
+	find . \( -path ./$(VENV) -o -path ./$(WHEEL) -o -path ./.venv-versions -o -path ./$(DGL) \) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print \
 	  | xargs rm -rf
 
 distclean: clean ## remove the environments too
-	rm -rf $(VENV) $(DGL) *.egg-info
+	rm -rf $(VENV) $(WHEEL) .venv-versions $(DGL) node_modules *.egg-info
 
 $(READY): pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -84,6 +111,22 @@ $(READY): pyproject.toml constraints.txt requirements.lock
 	$(PY) -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(PY) -m pip install -q --no-deps --require-hashes -r requirements.lock
 	$(PY) -m pip install -q --no-deps -e .
+	@touch $@
+
+$(NODE): package.json package-lock.json $(READY)
+	@mkdir -p _build
+	@$(VENV)/bin/npm ci --ignore-scripts --loglevel=error --fetch-retries=1 > _build/npm.log 2>&1 || { \
+	  echo "npm could not install what package.json names (onnxruntime-web, axe-core, reveal.js):" \
+	    "`sed -n 's/^npm error \(.*request to\)/\1/p' _build/npm.log | head -n 1` (all of it: _build/npm.log)." \
+	    "It needs its registry once; another one: npm_config_registry=https://... make ..." >&2; exit 1; }
+	@touch $@
+
+$(WHEEL)/.ready: pyproject.toml constraints.txt requirements.lock $(READY)
+	$(PYTHON) -m venv $(WHEEL)
+	@sed -n 's/ *\\$$//; /^[A-Za-z0-9].*==/p' requirements.lock > $(WHEEL)/lock.txt
+	@$(PY) tools/run_notebooks.py --needs > $(WHEEL)/needs.txt
+	$(WHEEL)/bin/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(WHEEL)/bin/pip install -q -c constraints.txt -c $(WHEEL)/lock.txt -r $(WHEEL)/needs.txt
 	@touch $@
 
 # The versions are those of the lock. DGL keeps its settings below $(DGL) in place of the reader's home folder.
@@ -101,8 +144,10 @@ $(DGL)/.ready: constraints.txt requirements.lock
 	$(DGL)/bin/pip install -q -c constraints.txt -c $(DGL)/lock.txt $(DGL_NEEDS)
 	@touch $@
 
-# --all: after a failed build an incremental one would pass with the errors still there
+# --all: after a failed build an incremental one would pass with the errors still there. Without npm's registry the
+# book is built all the same; only the network of the page live.html cannot run then, and the page says so.
 _build/.book: $(READY) $(BOOK_INPUTS)
+	@$(MAKE) -s $(NODE) || echo "make book: npm's packages could not be had, so the page live.html has no network to run"
 	$(VENV)/bin/jupyter-book build book --config _config.yml --path-output . --all -n -W --keep-going
 	$(PY) -m pytest tests/book/test_pages.py
 	@touch $@

@@ -50,8 +50,12 @@ def all_notebooks() -> list[Path]:
 
 
 def code_hash(notebook: nbformat.NotebookNode) -> str:
-    """SHA-256 of the code cells: what the measurement belongs to. Prose may change without a new run."""
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    """SHA-256 of the code cells: what the measurement belongs to. Prose may change without a new run.
+
+    The setup cell does not count: it names the repository and the version, and does nothing where the package is.
+    """
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code = [cell.source for cell in cells if "setup" not in cell.metadata.get("tags", [])]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 

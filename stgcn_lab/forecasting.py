@@ -31,7 +31,7 @@ from .baselines import (
 from .graphs import directional_operators, gcn_operator, scaled_laplacian
 from .layers import SPATIAL, Operators
 from .models import STGCN, LinearSkip
-from .training import History, fit, gaussian_crps, masked_mse
+from .training import History, _device, _to_device, fit, gaussian_crps, masked_mse
 from .windows import WindowDataset
 
 
@@ -242,9 +242,11 @@ def _run_all(
 def _run(member: LinearSkip, stretch: Tensor, history: int, output: int, operator: Operators | None) -> np.ndarray:
     """(F_out, windows, N): what a member says at one of its lead times for every window of a stretch."""
     member.eval()
+    device = _device(member)  # wherever its reader has moved it
+    operator = _to_device(operator, device)
     windows = stretch.unfold(0, history, 1).movedim(-1, 1)  # (windows, history, N, F), a view
     at_once = max(1, min(512, 60_000 // stretch.shape[1]))  # thousands of stations fit into memory in smaller batches
-    said = [member(batch, operator)[:, output - 1] for batch in windows.split(at_once)]
+    said = [member(batch.to(device), operator)[:, output - 1].cpu() for batch in windows.split(at_once)]
     return torch.cat(said).movedim(-1, 0).double().numpy()
 
 

@@ -572,15 +572,12 @@ def to_operator(matrix: sp.spmatrix, sparse: bool | None = None) -> Tensor:
     if not (matrix.shape[0] > SPARSE_ABOVE if sparse is None else sparse):
         return torch.from_numpy(matrix.toarray().astype(np.float32))
     matrix.sort_indices()
+    parts = (matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
+    # cloned: an empty array comes from NumPy without strides, which PyTorch 2.6 does not take for contiguous
+    rows, columns, values = (torch.from_numpy(part).clone(memory_format=torch.contiguous_format) for part in parts)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr.astype(np.int32)),
-            torch.from_numpy(matrix.indices.astype(np.int32)),
-            torch.from_numpy(matrix.data.astype(np.float32)),
-            size=matrix.shape,
-            check_invariants=True,
-        )
+        return torch.sparse_csr_tensor(rows, columns, values, size=matrix.shape, check_invariants=True)
 
 
 def _normalised(a: sp.csr_matrix) -> sp.csr_matrix:

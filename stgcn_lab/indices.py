@@ -191,7 +191,7 @@ def _standardised(
     months, min_years = whole_number(months, "months"), whole_number(min_years, "min_years", least=2)
     # Months that have no row are missing too.
     stamps = _months(amount)
-    every = np.arange(stamps[0], stamps[-1] + 1)
+    every = np.arange(stamps[0], stamps[-1] + np.timedelta64(1, "M"))
     amount = amount.assign_coords(time=stamps.astype("datetime64[ns]")).reindex(time=every.astype("datetime64[ns]"))
     # Not a rolling sum: that carries rounding errors on, and a dry window would be not quite 0.
     total = sum((amount.shift(time=lag) for lag in range(1, months)), amount)
@@ -406,7 +406,7 @@ def frost_free_season(tmin: xr.DataArray, threshold: float = 0.0) -> xr.Dataset:
     rows[np.searchsorted(calendar, months)] = tmin.values
     full = rows.reshape(years.size, 12, tmin.sizes["station"])
     first_days = calendar.astype("datetime64[D]").reshape(years.size, 12)
-    n = (calendar + 1).astype("datetime64[D]").reshape(years.size, 12) - first_days
+    n = (calendar + np.timedelta64(1, "M")).astype("datetime64[D]").reshape(years.size, 12) - first_days
     middle = 1 + (first_days - first_days[:, :1]).astype(float) + n.astype(float) / 2
 
     start, end, length = np.full((3, years.size, tmin.sizes["station"]), np.nan)

@@ -12,10 +12,10 @@ the leading EOFs, where neighbours' errors do not count twice. Everything is fit
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from ._checks import whole_number
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 __all__ = ["Regimes", "choose_num_regimes", "complete_regimes", "discover_regimes", "discover_regions"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Array = NDArray[np.float64]
 OPTIONS = ("history", "expert", "sectors", "modes", "duration", "covariance", "weights")
@@ -89,6 +93,13 @@ class _Space:
 
         mean = np.where(part, rows(self.mean), mean)
         return _Space(mean, rows(self.scale), rows(self.eofs), [rows(c) for c in self.lagged], self.history)
+
+
+def _one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """For matrices this small, several threads of BLAS wait for each other more than they work."""
+    # a decorator of its own for each function: one calls another, and each restores what it found
+    limited: Callable[P, R] = threadpool_limits.wrap(limits=1, user_api="blas")(function)
+    return limited
 
 
 def _since(breaks: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -516,6 +527,7 @@ class Regimes:
         return self._model.smooth(x, breaks)
 
 
+@_one_thread
 def discover_regimes(
     series: xr.DataArray,
     graph: "Data",
@@ -632,6 +644,7 @@ def _described(
     )
 
 
+@_one_thread
 def complete_regimes(
     series: xr.DataArray,
     graph: "Data",
@@ -923,6 +936,7 @@ def _substitute(root: Array, right: Array, trans: int = 0) -> Array:
     return solve_triangular(root, right, lower=True, trans=trans, check_finite=False) if right.size else right
 
 
+@_one_thread
 def choose_num_regimes(
     series: xr.DataArray,
     graph: "Data",

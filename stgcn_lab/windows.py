@@ -543,7 +543,7 @@ class SourceWindows:
             data = self._x[kind][..., : len(names) - len(context)].isfinite()
             informed |= data.flatten(1).any(dim=1).numpy()[index].any(axis=1)
             past[kind] = index
-            self.seen[kind] = np.append(lattice_k.values, np.datetime64("NaT"))[index]
+            self.seen[kind] = np.append(lattice_k.values, np.array("NaT", lattice_k.values.dtype))[index]
 
         keep = wanted & informed
         if not keep.any():

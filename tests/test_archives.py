@@ -95,9 +95,8 @@ def test_era5_is_what_it_should_be(era5):
     assert air.dims == ("time", "lat", "lon") and air.shape == (744, 33, 49) and air.dtype == np.float64
     assert era5["lat"].values.tolist() == np.arange(50, 58.1, 0.25).tolist()
     assert era5["lon"].values.tolist() == np.arange(-10, 2.1, 0.25).tolist()
-    assert era5["time"].values[0] == np.datetime64("2019-03-01T00") and set(np.diff(era5["time"])) == {
-        np.timedelta64(1, "h")
-    }
+    assert era5["time"].values[0] == np.datetime64("2019-03-01T00")
+    assert (np.diff(era5["time"]) == np.timedelta64(1, "h")).all()
     assert bool(air.notnull().all()) and -10 < float(air.min()) < 0 and 15 < float(air.max()) < 20
     assert "Contains modified Copernicus Climate Change Service information 2019" in era5.attrs["license"]
     nodes = datasets.check_series(datasets.grid_to_nodes(era5))
@@ -424,7 +423,10 @@ def test_era5_store_names_the_extra_that_reads_it(served, monkeypatch, missing):
 def test_era5_store_of_any_kind_that_fsspec_knows(archive):
     written = archive[0][["2m_temperature"]].isel(time=slice(0, 2))
     written.to_zarr("memory://small.zarr", zarr_format=2)
-    found = datasets.open_era5("memory://small.zarr", "2m_temperature", storage_options={"use_listings_cache": False})
+    # in newer versions "memory" is zarr's own word, too, and takes no options
+    own = hasattr(pytest.importorskip("zarr.storage"), "ManagedMemoryStore")
+    options = None if own else {"use_listings_cache": False}
+    found = datasets.open_era5("memory://small.zarr", "2m_temperature", storage_options=options)
     assert found.sizes["time"] == 2
 
 

@@ -714,7 +714,7 @@ DAYS = pd.date_range("2020-01-01", periods=3).to_numpy()
 BAD_SERIES = {
     "unsorted": (small_series(time=DAYS[[0, 2, 1]]), "found time 2020-01-02.* after 2020-01-03"),
     "repeated time": (small_series(time=DAYS[[0, 1, 1]]), "found time 2020-01-02.* more than once"),
-    "missing time": (small_series(time=np.array([DAYS[0], DAYS[1], np.datetime64("NaT")])), "missing time stamp"),
+    "missing time": (small_series(time=np.array([DAYS[0], DAYS[1], np.datetime64("NaT", "ns")])), "missing time stamp"),
     "no times": (small_series(time=None), "no coordinate 'time'"),
     "repeated station": (small_series(station=["A", "A"]), "found station A more than once"),
     "impossible lat": (small_series(lat=("station", [53.0, 123.0])), "found lat 123.0, expected -90 to 90"),

@@ -764,6 +764,7 @@ import sys, warnings
 from stgcn_lab import datasets, indices
 assert not {"xclim", "windpowerlib"} & set(sys.modules)
 warnings.simplefilter("error")
+warnings.filterwarnings("ignore", "numpy.ndarray size changed")  # harmless: NumPy silences it too
 c = datasets.load_colorado().sel(time=slice("1951", "1990")).isel(station=slice(0, 20))
 indices.frost_free_season(c.tmin), indices.degree_days(c.tmin, c.tmax, 10, "growing", 5)
 assert not {"xclim", "windpowerlib"} & set(sys.modules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -37,7 +38,19 @@ def tracked_files() -> list[Path]:
     try:
         names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
-        built = {".venv", ".venv-dgl", ".git", ".hypothesis", "_build", "build", "dist", "__pycache__"}
+        built = {
+            ".venv",
+            ".venv-dgl",
+            ".venv-wheel",
+            ".venv-versions",
+            "node_modules",
+            ".git",
+            ".hypothesis",
+            "_build",
+            "build",
+            "dist",
+            "__pycache__",
+        }
         found = [path.relative_to(ROOT) for path in ROOT.rglob("*")]
         names = [str(p) for p in found if not any(part in built or part.endswith("_cache") for part in p.parts)]
     return [ROOT / name for name in names if (ROOT / name).is_file()]
@@ -93,6 +106,13 @@ def test_version_is_one():
     assert citation["version"] == PROJECT["version"] == newest
     assert citation["cff-version"] == "1.2.0"
     assert citation["authors"] and citation["title"] and citation["message"]
+
+
+def test_the_versions_of_python_that_are_tested_are_those_that_are_promised():
+    promised = [line.rpartition(":: ")[2] for line in PROJECT["classifiers"] if "Python :: 3" in line]
+    tested = re.search(r"^PYTHONS = \((.*)\)$", text("tools/versions.py"), re.MULTILINE).group(1)
+    assert re.findall(r'"([\d.]+)"', tested) == promised
+    assert PROJECT["requires-python"] == f">={promised[0]}"
 
 
 def test_licence_names_both_terms():
@@ -152,6 +172,26 @@ def test_a_benchmark_without_its_data_is_skipped_and_any_other_failure_is_not(tm
     assert bench(0, 1, *well) == (False, {first, *others})
 
 
+def test_without_npms_registry_one_error_says_what_is_missing(tmp_path):
+    names = ("pyproject.toml", "constraints.txt", "requirements.lock", ".venv/.ready")
+    for name in ("Makefile", "package.json", "package-lock.json"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    npm = tmp_path / ".venv" / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\necho 'npm error code E1\nnpm error request to https://x.org/y failed: no' >&2; exit 1\n")
+    npm.chmod(0o755)
+    done = subprocess.run(["make", "node_modules/.ready"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and not (tmp_path / "node_modules" / ".ready").exists()
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith("npm could not install what package.json names")
+    assert "request to https://x.org/y failed: no (all of it: _build/npm.log)" in first and len(rest) == 1
+    package = json.loads(text("package.json"))
+    assert all(name in first for name in (*package["dependencies"], *package["devDependencies"]))
+
+
 def test_the_benchmark_that_needs_a_download_says_why_it_is_skipped(tmp_path):
     path, stored = ROOT / "benchmarks" / "uk_temperature.py", ROOT / "benchmarks" / "uk_temperature.json"
     before = stored.read_bytes() if stored.exists() else None
@@ -164,7 +204,7 @@ def test_the_benchmark_that_needs_a_download_says_why_it_is_skipped(tmp_path):
 
 def test_checks_of_a_fresh_clone_are_the_commands_of_the_readme():
     script = [line for line in text(".ci/run").splitlines() if line.startswith("make")]
-    assert script == ["make test", "make book", "make frameworks"]
+    assert script == ["make test", "make book", "make accessibility", "make frameworks"]
     assert {"make test", "make book"} <= set(re.findall(r"^(make \w+)", text("README.md"), re.MULTILINE))
 
 

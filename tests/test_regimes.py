@@ -874,3 +874,18 @@ def test_bad_input_of_a_completion_is_named(planted):
         fill(series, graph, 2, check=True)
     with pytest.raises(ValueError, match="^graph: "):
         fill(series, knn_graph(series.lat.values[:9], series.lon.values[:9], k=3), 2)
+
+
+def test_threads_of_blas_are_as_before_afterwards():
+    """The search keeps to one thread; whoever calls it keeps theirs."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads():
+        return {one["filepath"]: one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    series, _ = travelling_regimes(num_nodes=16, num_steps=300, num_regimes=2, seed=0)
+    graph = knn_graph(series.lat.values, series.lon.values, k=4)
+    with threadpool_limits(2, "blas"):
+        before = threads()
+        choose_num_regimes(series, graph, (1, 2), restarts=1, history=1)
+        assert threads() == before

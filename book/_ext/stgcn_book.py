@@ -15,7 +15,7 @@ MEASUREMENTS = Path(__file__).resolve().parents[2] / "benchmarks" / "notebooks.j
 
 
 class TaggedEquations(SphinxTransform):
-    r"""Hand an equation with a ``\tag`` to MathJax as it stands.
+    r"""Hand an equation with a ``\tag`` to KaTeX as it stands.
 
     Sphinx puts mathematics that contains a line break into a ``split`` environment, where TeX allows no tag.
     """
@@ -31,15 +31,16 @@ class TaggedEquations(SphinxTransform):
 
 
 class SolutionButtons(SphinxTransform):
-    """Cells tagged "solution" say so on the button that opens them."""
+    """Cells tagged "solution" or "check" say so on the button that opens them."""
 
     default_priority = 400
 
     def apply(self, **kwargs: Any) -> None:
         for node in self.document.findall(nodes.container):
-            if "tag_solution" in node["classes"]:
-                node["prompt_show"] = "Show solution"
-                node["prompt_hide"] = "Hide solution"
+            for what in ("solution", "check"):
+                if f"tag_{what}" in node["classes"]:
+                    node["prompt_show"] = f"Show {what}"
+                    node["prompt_hide"] = f"Hide {what}"
 
 
 class StatusTable(SphinxDirective):

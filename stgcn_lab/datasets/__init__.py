@@ -1,7 +1,7 @@
 """Weather as xarray: what comes with the package, public archives, and the reader's own series.
 
     series      what a series of stations is, its check, grids as nodes and back
-    bundled     the real data that come with the package
+    bundled     the real data that come with the package, and the stored results of the benchmarks
     download    files from the web that are whole or not there
     archives    ERA5, as one file and as a zarr store
     files       the reader's own file: stations from NetCDF, zarr, GRIB or a table
@@ -16,8 +16,10 @@ from .archives import ERA5_ARCHIVE, ERA5_NAMES, ERA5_UK, load_era5_uk, open_era5
 from .bundled import (
     KNOT,
     REGIONS,
+    benchmark_program,
     coastlines_dir,
     embedded,
+    load_benchmark,
     load_colorado,
     load_electricity_demand,
     load_irish_wind,
@@ -57,6 +59,7 @@ __all__ = [
     "Field",
     "Finding",
     "Inspection",
+    "benchmark_program",
     "cache_dir",
     "check_series",
     "coastlines_dir",
@@ -68,6 +71,7 @@ __all__ = [
     "ghcn_stations",
     "grid_to_nodes",
     "inspect_stations",
+    "load_benchmark",
     "load_colorado",
     "load_electricity_demand",
     "load_era5_uk",

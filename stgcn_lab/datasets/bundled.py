@@ -1,4 +1,4 @@
-"""The data that come with the package, and the check that they are whole.
+"""The data that come with the package, the check that they are whole, and the stored results of the benchmarks.
 
 Every file is listed in `data/registry.json` with its source, licence and SHA-256; `data/README.md` of the repository
 says how each was made. Values are float64, missing values NaN, units follow the CF conventions.
@@ -13,6 +13,7 @@ from typing import Any
 import xarray as xr
 
 DATA_DIR = Path(__file__).parent.parent / "data"
+CLONE = Path(__file__).resolve().parents[2]  # the repository, where this file lies in one
 REGIONS = ("europe", "east_asia", "north_america")
 KNOT = 1852 / 3600  # m s-1: one nautical mile (1852 m) in one hour, by definition
 
@@ -172,3 +173,52 @@ def coastlines_dir() -> Path:
     for name in registry()["coastlines"]["files"]:
         embedded(name)
     return DATA_DIR
+
+
+def _benchmark(name: str, suffix: str) -> str:
+    """Text of benchmarks/NAME.SUFFIX: from the copy in an installed package, otherwise from the repository."""
+    folder = DATA_DIR / "benchmarks"
+    if not folder.is_dir():
+        folder = CLONE / "benchmarks"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"benchmark {name!r}: found neither {DATA_DIR / 'benchmarks'} nor {folder}; please reinstall stgcn-lab"
+        )
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob(f"*{suffix}")}
+    if not isinstance(name, str) or name not in found:
+        raise ValueError(f"name: no stored benchmark {name!r}; expected one of {sorted(found)}")
+    return found[name].read_text(encoding="utf-8")
+
+
+def load_benchmark(name: str) -> dict[str, Any]:
+    """Stored results of a benchmark of the book: what took longer to compute than a chapter may.
+
+    In a clone of the repository they are read from benchmarks/NAME.json, elsewhere from the copy in the package.
+
+    Args:
+        name: the benchmark's name, such as "regimes"; an entry of the leaderboard is "entries/NAME".
+    Returns:
+        The content of the JSON file. Its keys are those that benchmarks/NAME.py wrote.
+    Raises:
+        ValueError: no benchmark of this name has stored results, or the file is damaged.
+        FileNotFoundError: the package came without its benchmarks.
+    """
+    try:
+        results: dict[str, Any] = json.loads(_benchmark(name, ".json"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"benchmark {name!r}: its stored results are damaged ({error}); please reinstall") from None
+    return results
+
+
+def benchmark_program(name: str) -> str:
+    """The program that wrote `load_benchmark(name)`, as text: to be read in a chapter, not to be run.
+
+    Args:
+        name: the benchmark's name, such as "frameworks".
+    Returns:
+        The source of benchmarks/NAME.py.
+    Raises:
+        ValueError: no benchmark of this name.
+        FileNotFoundError: the package came without its benchmarks.
+    """
+    return _benchmark(name, ".py")

@@ -14,7 +14,8 @@ MAX_SECONDS, MAX_MB = 90, 1500
 MAX_CELL_LINES, MAX_LINE_LENGTH = 25, 88
 MIN_ALT = 30
 MIN_WORDS_A_CODE_LINE = 8
-KNOWN_TAGS = {"hide-cell", "hide-input", "hide-output", "solution", "nbval-ignore-output"}
+HIDING = {"hide-cell", "hide-input", "hide-output", "remove-cell"}
+KNOWN_TAGS = {*HIDING, "setup", "exercise", "solution", "check", "nbval-ignore-output"}
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|Users|work|mnt|var|opt|content)/[\w.-]+|[A-Z]:\\+Users")
 
 each_notebook = pytest.mark.parametrize("path", book.NOTEBOOKS, ids=book.label)
@@ -98,7 +99,7 @@ def test_code_cells_are_short_plain_python(path):
 @each_notebook
 def test_more_prose_than_code(path):
     words = sum(len(text.split()) for text in book.prose(path))
-    shown = [cell for cell in book.code_cells(path) if "solution" not in book.tags(cell)]
+    shown = [c for c in book.code_cells(path) if not book.tags(c) & {"setup", "exercise", "solution", "check"}]
     lines = sum(1 for cell in shown for line in cell.source.splitlines() if line.strip())
     assert words / lines >= MIN_WORDS_A_CODE_LINE
 
@@ -155,33 +156,71 @@ def test_sections(path):
     assert headings[-1] == "References"
 
 
+FIRST_LINES = {
+    "exercise": r"# Exercise {number}: your answer \(replace the dots, then run the check below\)",
+    "solution": r"# Solution \(open to compare with yours\)",
+    "check": r"# Check \(run it after your answer\)",
+}
+
+
 @each_notebook
-def test_exercises_have_hidden_solutions_that_check_themselves(path):
-    number, open_exercise, seen = 0, False, 0
+def test_each_exercise_has_a_stub_a_hidden_solution_and_a_check(path):
+    number, expected = 0, []
     for cell in book.read(path).cells:
+        kinds = sorted(book.tags(cell) & set(FIRST_LINES))
         if cell.cell_type == "markdown":
             for heading in re.findall(r"^#{1,3} .+$", cell.source, re.MULTILINE):
-                assert not open_exercise, f"exercise {number} has no solution"
+                assert not expected, f"exercise {number} lacks its {expected}"
                 exercise = re.match(r"### Exercise (\d+): \S", heading)
                 if exercise:
-                    number, open_exercise = number + 1, True
+                    number += 1
                     assert int(exercise.group(1)) == number
-        elif "solution" in book.tags(cell):
-            assert open_exercise, "a solution follows its exercise, one for each"
-            open_exercise, seen = False, seen + 1
-            assert "hide-cell" in book.tags(cell)
-            assert cell.metadata.get("jupyter", {}).get("source_hidden") is True
-            assert cell.metadata.get("cellView") == "form"
-            assert cell.source.startswith("# Solution (open to compare with yours)\n")
-            assert book.has_assert(cell.source), cell.source
-    assert not open_exercise, f"exercise {number} has no solution"
-    assert 3 <= number == seen <= 6
+                    expected = list(FIRST_LINES)
+        elif kinds:
+            assert expected and kinds == [expected.pop(0)], f"exercise {number}: {kinds} is out of place"
+            assert re.match(FIRST_LINES[kinds[0]].format(number=number) + "\n", cell.source), cell.source[:80]
+            if kinds != ["exercise"]:
+                assert "hide-cell" in book.tags(cell)
+                assert cell.metadata.get("jupyter", {}).get("source_hidden") is True
+                assert cell.metadata.get("cellView") == "form"
+        else:
+            assert not expected, f"exercise {number}: a cell between its {expected} and what comes before"
+    assert not expected, f"exercise {number} lacks its {expected}"
+    assert 3 <= number <= 6
+
+
+def assigned(cell) -> set[str]:
+    """What a cell defines at its top level."""
+    found = set()
+    for statement in ast.parse(cell.source).body:
+        if isinstance(statement, ast.FunctionDef):
+            found.add(statement.name)
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            found |= {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    return found
+
+
+@each_notebook
+def test_stubs_ask_for_what_the_checks_need(path):
+    """That a stub fails its check, and a solution passes it, is shown where the notebooks run (make test)."""
+    cells = [cell for cell in book.code_cells(path) if book.tags(cell) & {"exercise", "check"}]
+    for stub, check in zip(cells[::2], cells[1::2], strict=True):
+        used = {node.id for node in ast.walk(ast.parse(check.source)) if isinstance(node, ast.Name)}
+        asked = assigned(stub)
+        assert asked, stub.source
+        assert asked <= used, f"not used by the check: {sorted(asked - used)}"
+        assert book.has_assert(check.source), check.source
+        for statement in ast.parse(stub.source).body:  # nothing but dots: no part of the answer
+            value = statement.body[-1].value if isinstance(statement, ast.FunctionDef) else statement.value
+            assert isinstance(value, ast.Constant) and value.value is ..., ast.unparse(statement)
 
 
 @each_notebook
 def test_what_is_not_compared_is_asserted(path):
-    for cell in book.code_cells(path):
+    cells = book.code_cells(path)
+    for cell, following in zip(cells, [*cells[1:], None], strict=True):
         assert book.tags(cell) <= KNOWN_TAGS, f"unknown or forbidden tag: {book.tags(cell) - KNOWN_TAGS}"
         assert "NBVAL" not in cell.source, "the rule of comparison stands in the tags, not in a comment"
-        if "nbval-ignore-output" in book.tags(cell):
-            assert book.has_assert(cell.source), cell.source
+        if "nbval-ignore-output" in book.tags(cell):  # of a solution its check asserts what it is
+            told = following.source if "solution" in book.tags(cell) else cell.source
+            assert book.has_assert(told), cell.source
