@@ -244,9 +244,9 @@ def _run(member: LinearSkip, stretch: Tensor, history: int, output: int, operato
     member.eval()
     device = _device(member)  # wherever its reader has moved it
     operator = _to_device(operator, device)
-    windows = stretch.unfold(0, history, 1).movedim(-1, 1)  # (windows, history, N, F), a view
-    at_once = max(1, min(512, 60_000 // stretch.shape[1]))  # thousands of stations fit into memory in smaller batches
-    said = [member(batch.to(device), operator)[:, output - 1].cpu() for batch in windows.split(at_once)]
+    at_once = max(1, min(512, 60_000 // stretch.shape[1]))  # thousands of stations fit into memory in smaller parts
+    parts = (stretch[first : first + at_once + history - 1] for first in range(0, len(stretch) - history + 1, at_once))
+    said = [member.forecast_series(part[None].to(device), operator)[0, :, output - 1].cpu() for part in parts]
     return torch.cat(said).movedim(-1, 0).double().numpy()
 
 

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from ._checks import whole_number
 
+MANY_NODES = 2000  # from here on the library's gradient of a convolution's weights is slower than ours
+
 Operators = Tensor | Sequence[Tensor] | Mapping[Any, Tensor]
 
 
@@ -317,18 +319,91 @@ class TemporalConv(nn.Module):
             x = F.pad(x, (0, 0, 0, 0, before, k - 1 - before))  # zeros before and after, along time
         if x.shape[1] < k:
             raise ValueError(f"x: expected at least {k} time steps for a kernel of {k}, found {x.shape[1]}")
-        # As (B, C, T, N) this is memory in channels-last order already: nothing is copied.
-        y = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, T', N, C' or 2 C')
-        if not self.gated:
-            return y
-        p, q = y.split(self.out_channels, dim=-1)
-        last = k - 1 if self.causal or not self.pad else (k - 1) // 2  # the kernel's own time step
-        return (p + self._residual(x[:, last : last + y.shape[1]])) * torch.sigmoid(q)
+        y = _ConvInTime.apply(*_autocast(x.contiguous(), self._kernel(), self.conv.bias))  # (B, T', N, C' or 2 C')
+        return _GatedUnit.apply(y) if self.gated else y
 
-    def _residual(self, x: Tensor) -> Tensor:
-        if self.shrink is not None:
-            return self.shrink(x)
-        return F.pad(x, (0, self.out_channels - self.in_channels))
+    def _kernel(self) -> Tensor:
+        """The weights, with the residual as part of the tap at the output's own time step: P * K + X = P * (K + 1)."""
+        if not self.gated:
+            return self.conv.weight
+        k, out = self.kernel_size, self.out_channels
+        own = k - 1 if self.causal or not self.pad else (k - 1) // 2
+        weight = self.conv.weight  # (2 C', C, k, 1)
+        residual = weight.new_ones(self.in_channels).diag() if self.shrink is None else self.shrink.weight
+        return weight + F.pad(residual[:, :, None, None], (0, 0, own, k - 1 - own, 0, 0, 0, 2 * out - len(residual)))
+
+
+def _autocast(*tensors: Any) -> tuple[Tensor, ...]:
+    """In the precision that autocast asks for; our own backward passes want everything in one."""
+    device = tensors[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
+
+
+def _first_order_only() -> None:
+    if torch.is_grad_enabled():  # in a backward pass: with create_graph=True alone
+        raise NotImplementedError(
+            "TemporalConv: expected first derivatives, found create_graph=True; none of second order"
+        )
+
+
+class _ConvInTime(torch.autograd.Function):
+    """``Y[b, t, n] = Σ_k X[b, t + k, n] W_k + bias``, :func:`torch.nn.functional.conv2d` with a kernel (k, 1).
+
+    As (B, C, T, N) the memory of (B, T, N, C) is in channels-last order: nothing is copied. With many nodes the
+    library's gradient of the weights collapses; there it is a matrix product for each tap,
+    ``dW_k = Σ_b dY[b]ᵀ X[b, k : k + T']``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        _first_order_only()
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        by_taps = x.shape[2] >= MANY_NODES and x.shape[3] >= 16 and x.dtype != torch.bfloat16
+        dx, dw, _ = torch.ops.aten.convolution_backward(
+            *(grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight, None),
+            *((1, 1), (0, 0), (1, 1), False, (0, 0), 1),  # stride, padding, dilation, transposed, ..., groups
+            (ctx.needs_input_grad[0], not by_taps, False),
+        )
+        if by_taps:
+            flat = grad.flatten(1, 2).mT  # (B, C', T' x N)
+            taps = (x[:, tap : tap + grad.shape[1]].flatten(1, 2) for tap in range(weight.shape[2]))
+            dw = torch.stack([(flat @ tap).sum(0) for tap in taps], dim=-1).unsqueeze(-1)
+        return None if dx is None else dx.permute(0, 2, 3, 1), dw, grad.sum((0, 1, 2))
+
+
+class _GatedUnit(torch.autograd.Function):
+    """``P, Q -> P ⊙ sigmoid(Q)`` of (..., 2 C'), as :func:`torch.nn.functional.glu`, which is its tested reference.
+
+    With G the gate, Y the output and dY its gradient, ``dP = dY ⊙ G`` and ``dQ = Y ⊙ (dY - dP)``: both come from Y and
+    G, so P and Q need not be kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:
+        p, q = y.chunk(2, dim=-1)
+        gate = torch.sigmoid(q)
+        out = p * gate
+        ctx.save_for_backward(out, gate)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        _first_order_only()
+        out, gate = ctx.saved_tensors
+        both = grad.new_empty((*grad.shape[:-1], 2 * grad.shape[-1]))
+        p, q = both.chunk(2, dim=-1)
+        torch.mul(grad, gate, out=p)
+        torch.sub(grad, p, out=q)
+        q *= out
+        return both
 
 
 # ---------------------------------------------------------------------------- space and time

@@ -15,7 +15,7 @@ import xarray as xr
 from torch import Tensor
 
 from ._checks import number, whole_number
-from .windows import Batch, Standardizer, _check_time, _check_variables, _names, _whole_windows
+from .windows import Batch, Standardizer, _check_time, _check_variables, _names, _stretches, _whole_windows
 
 POOL = 8  # stretches that are shuffled together, where the caller leaves it to us
 HELD, READ = (
@@ -137,9 +137,12 @@ class StreamedWindows:
     def times(self) -> np.ndarray:
         return self._ds.time.values[self.starts.numpy()[:, None] + self.history + np.arange(self.horizon)]
 
-    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """All windows once, in batches: shuffled by the generator, or in order of time without one."""
-        batch_size = whole_number(batch_size, "batch_size")
+    def batches(self, batch_size: int, generator: torch.Generator | None = None, stretch: int = 1) -> Iterator[Batch]:
+        """All windows once, in batches, as ``WindowDataset.batches``; stretches lie within a pool."""
+        batch_size, stretch = whole_number(batch_size, "batch_size"), whole_number(stretch, "stretch")
+        if stretch > 1:
+            yield from self._in_stretches(batch_size, generator, stretch)
+            return
         rest: list[Batch] = []  # windows of the pool before, too few for a batch
         found = False
         for values, mask, starts in self._pools(generator):
@@ -148,7 +151,7 @@ class StreamedWindows:
             found |= len(starts) > 0
             missing = batch_size - sum(len(batch.x) for batch in rest)
             for indices in (starts[:missing], *starts[missing:].split(batch_size)):
-                rest.append(self._gather(values, mask, indices))
+                rest.append(self._gather(values, mask, indices[:, None]))
                 if sum(len(batch.x) for batch in rest) == batch_size:
                     yield _joined(rest)
                     rest = []
@@ -157,17 +160,30 @@ class StreamedWindows:
         if not found:
             raise ValueError(_NONE)
 
-    def _gather(self, values: Tensor, mask: Tensor, starts: Tensor) -> Batch:
-        every = list(range(len(self._variables)))
+    def _in_stretches(self, batch_size: int, generator: torch.Generator | None, stretch: int) -> Iterator[Batch]:
+        found = False
+        for values, mask, starts in self._pools(generator):
+            count = len(values) - self._length + 1  # those that reach over the end of a stretch read are no windows
+            for rows, counted in _stretches(starts, count, stretch, batch_size, generator):
+                found = True
+                batch = self._gather(values, mask, rows)
+                yield batch._replace(y_mask=batch.y_mask & counted[:, :, None, None, None])
+        if not found:
+            raise ValueError(_NONE)
 
-        def cut(tensor: Tensor, first: int, last: int, columns: list[int]) -> Tensor:
-            steps = starts[:, None] + torch.arange(first, last)
+    def _gather(self, values: Tensor, mask: Tensor, starts: Tensor) -> Batch:
+        """Of (B, S) first steps of windows: what they see, as one stretch, and what follows each."""
+        every, count = list(range(len(self._variables))), starts.shape[1]
+        past = starts[:, :1] + torch.arange(self.history + count - 1)
+        future = (starts + self.history)[..., None] + torch.arange(self.horizon)
+        future = future if count > 1 else future[:, 0]
+
+        def cut(tensor: Tensor, steps: Tensor, columns: list[int]) -> Tensor:
             found = tensor.index_select(0, steps.flatten()).unflatten(0, steps.shape)  # faster than tensor[steps]
             return found if columns == every else found[..., columns]
 
-        past, future = (0, self.history), (self.history, self._length)
         x, y = self._columns
-        return Batch(cut(values, *past, x), cut(values, *future, y), cut(mask, *past, x), cut(mask, *future, y))
+        return Batch(cut(values, past, x), cut(values, future, y), cut(mask, past, x), cut(mask, future, y))
 
     def _plan(self, generator: torch.Generator | None) -> list[Spans]:
         """What is read into each pool; drawn from the generator only where there is more than one pool."""

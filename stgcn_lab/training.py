@@ -1,7 +1,9 @@
 """One plain training loop, for every network of the book."""
 
+import ctypes
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +20,30 @@ from tqdm import tqdm
 
 from ._checks import number, whole_number
 from .layers import Operators
+from .streaming import StreamedWindows
 from .windows import WindowDataset
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def reuse_memory() -> bool:
+    """Let this process keep freed memory for the next tensor, instead of handing it back to the system.
+
+    The C library of Linux (glibc) maps every large tensor anew and unmaps it when it is freed; each of its pages is
+    then cleared and entered again, at every step of a training, which can take longer than the arithmetic. The price:
+    the process stays as large as it has ever been, and a little larger.
+
+    Returns:
+        Whether it took effect: False on other systems, and where the environment already sets one of the same options
+        (``MALLOC_MMAP_MAX_``, ``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_TOP_PAD_``), which is left as it is.
+
+    Source: mallopt(3) of the Linux manual pages.
+    """
+    options = {"MMAP_MAX": (-4, 0), "TRIM_THRESHOLD": (-1, -1), "TOP_PAD": (-2, 64 << 20)}  # M_... of malloc.h
+    if sys.platform != "linux" or any(f"MALLOC_{name}_" in os.environ for name in options):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    return mallopt is not None and all(mallopt(*option) for option in options.values())
 
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -272,6 +295,7 @@ def fit(
     seed: int = 0,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    stretch: int = 1,
     progress: bool = True,
     fabric: Any = None,
 ) -> History:
@@ -293,6 +317,9 @@ def fit(
         seed: decides the order of the windows and the dropout, not the model's initial weights.
         checkpoint: file to keep the whole state in after each epoch. It is replaced at once, never half written.
         resume: go on from ``checkpoint`` if it is there; the result is the same, bit for bit, as without a break.
+        stretch: S. Above 1 a step takes ``batch_size // S`` stretches of S windows that follow each other, and the
+            model's ``forecast_series`` makes their S forecasts in one pass, which shares the inner work. The loss is
+            the same mean over all observed values; the windows of a step resemble each other more.
         progress: show a bar with the losses and the time left.
         fabric: a launched ``lightning_fabric.Fabric`` for other devices and precisions, and for several processes that
             all call fit with the same arguments. Each takes its share of every batch, the windows i, i + P, i + 2 P ...
@@ -310,7 +337,7 @@ def fit(
     """
     # Plain numbers from here on: a checkpoint cannot hold NumPy's.
     epochs, batch_size = whole_number(epochs, "epochs"), whole_number(batch_size, "batch_size")
-    patience = whole_number(patience, "patience")
+    patience, stretch = whole_number(patience, "patience"), whole_number(stretch, "stretch")
     try:
         learning_rate, weight_decay, seed = float(learning_rate), float(weight_decay), int(seed)
     except (TypeError, ValueError) as error:
@@ -327,6 +354,11 @@ def fit(
         raise TypeError(f"model: expected a torch.nn.Module, found {model!r}")
     if not any(True for _ in model.parameters()):
         raise ValueError(f"model: expected a network with weights to train, found none in {type(model).__name__}")
+    if stretch > 1 and not _by_stretches(model, train):
+        raise ValueError(
+            "stretch: expected 1, or a model with forecast_series on a WindowDataset or StreamedWindows with its "
+            f"history, found {stretch} for {type(model).__name__} on {type(train).__name__}"
+        )
     if resume and checkpoint is None:
         raise ValueError("resume: expected the checkpoint to resume from, found checkpoint=None")
     if checkpoint is not None:
@@ -341,7 +373,10 @@ def fit(
     best = deepcopy(model.state_dict())
     settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     settings |= {"weight_decay": weight_decay, "seed": seed}
+    if stretch > 1:  # older checkpoints know nothing of it
+        settings["stretch"] = stretch
 
+    judged_by = STRETCH if _by_stretches(model, validation) else 1
     cuda = [device.index or 0] if device.type == "cuda" else []
     silent = not (progress and engine.is_global_zero)
     with torch.random.fork_rng(devices=cuda), tqdm(total=epochs, unit="epoch", disable=silent) as bar:
@@ -358,10 +393,10 @@ def fit(
                 began = time.perf_counter()
                 for group in optimizer.param_groups:  # a cosine from learning_rate down towards 0
                     group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-                train_loss = _one_epoch(network, train, loss, batch_size, step, shuffle, engine)
+                train_loss = _one_epoch(network, train, loss, batch_size, step, shuffle, engine, stretch)
                 judged = train_loss  # stands in where there is no validation part
                 if validation is not None:
-                    judged = _mean_loss(network, validation, loss, batch_size, engine)
+                    judged = _mean_loss(network, validation, loss, batch_size, engine, judged_by)
                 if not (math.isfinite(train_loss) and math.isfinite(judged)):
                     raise FloatingPointError(
                         f"loss: expected a finite number in epoch {epoch}, found {train_loss} in training and "
@@ -392,14 +427,15 @@ def _one_epoch(
     optimizer: torch.optim.Optimizer,
     shuffle: torch.Generator,
     engine: Any,
+    stretch: int,
 ) -> float:
     device = _device(network)
     network.train()
     total, observed = 0.0, 0
-    for batch in train.batches(batch_size, shuffle):
+    for batch in _batches(train, batch_size, shuffle, stretch):
         x, y, y_mask, weight = _share(batch, device, engine)
         optimizer.zero_grad(set_to_none=True)
-        value = loss(network(x), y, y_mask)
+        value = loss(network(x, stretch > 1), y, y_mask)
         engine.backward(value * weight)
         # one wild window must not throw the weights away
         engine.clip_gradients(network, optimizer, max_norm=5.0, error_if_nonfinite=False)
@@ -407,6 +443,22 @@ def _one_epoch(
         count = int(y_mask.sum())
         total, observed = total + value.item() * count, observed + count
     return _overall(total, observed, engine)
+
+
+STRETCH = 32  # windows in a stretch where a network is only asked, not trained
+
+
+def _by_stretches(model: nn.Module, windows: Any) -> bool:
+    """Whether the model makes the forecasts of windows that follow each other in one pass."""
+    same_history = getattr(model, "history", None) == getattr(windows, "history", -1)
+    return same_history and hasattr(model, "forecast_series") and isinstance(windows, WindowDataset | StreamedWindows)
+
+
+def _batches(windows: Any, batch_size: int, generator: torch.Generator | None, stretch: int) -> Iterator[Any]:
+    """Batches of windows, which whatever has ``batches`` can give, or of stretches."""
+    if stretch == 1:
+        return windows.batches(batch_size, generator)
+    return windows.batches(batch_size, generator, stretch)
 
 
 def _share(batch: Any, device: torch.device, engine: Any) -> tuple[Any, Tensor, Tensor, float]:
@@ -445,8 +497,9 @@ class _OnGraph(nn.Module):
         super().__init__()
         self.model, self.operator = model, operator
 
-    def forward(self, x: Any) -> Tensor:
-        return self.model(x, self.operator)
+    def forward(self, x: Any, stretches: bool = False) -> Tensor:
+        forecast: Any = self.model.forecast_series if stretches else self.model
+        return forecast(x, self.operator)
 
 
 class _Alone:
@@ -510,17 +563,20 @@ def evaluate(
     """
     _check_windows(windows, "windows")
     network = _OnGraph(model, _to_device(operator, _device(model)))
-    return _mean_loss(network, windows, loss, batch_size, _Alone())
+    stretch = STRETCH if _by_stretches(model, windows) else 1
+    return _mean_loss(network, windows, loss, batch_size, _Alone(), stretch)
 
 
 @torch.no_grad()
-def _mean_loss(network: nn.Module, windows: WindowDataset, loss: Loss, batch_size: int, engine: Any) -> float:
+def _mean_loss(
+    network: nn.Module, windows: WindowDataset, loss: Loss, batch_size: int, engine: Any, stretch: int
+) -> float:
     device = _device(network)
     network.eval()
     total, observed = 0.0, 0
-    for batch in windows.batches(batch_size):
+    for batch in _batches(windows, batch_size, None, stretch):
         x, y, y_mask, _ = _share(batch, device, engine)
-        value = loss(network(x), y, y_mask).item()
+        value = loss(network(x, stretch > 1), y, y_mask).item()
         count = int(y_mask.sum())
         total, observed = total + value * count, observed + count
     return _overall(total, observed, engine)
@@ -543,7 +599,14 @@ def predict(
     device = _device(model)
     operator = _to_device(operator, device)
     model.eval()
-    return torch.cat([model(batch.x.to(device), operator).cpu() for batch in windows.batches(batch_size)])
+    if not _by_stretches(model, windows):
+        return torch.cat([model(batch.x.to(device), operator).cpu() for batch in windows.batches(batch_size)])
+    forecast: Any = model.forecast_series
+    said = []
+    for batch in windows.batches(batch_size, stretch=STRETCH):
+        counts = batch.y_mask.flatten(2).any(dim=2)  # (B, S): a window has a target that was observed
+        said.append(forecast(batch.x.to(device), operator).cpu()[counts])
+    return torch.cat(said)
 
 
 def _check_windows(windows: WindowDataset, name: str) -> None:

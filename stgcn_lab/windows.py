@@ -6,6 +6,7 @@ a value counts from when it was known, not from its time stamp.
 """
 
 import datetime
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -195,6 +196,9 @@ class Batch(NamedTuple):
 
     x (B, history, N, F), y (B, horizon, N, F_out), and their masks of the same shapes, True where a value was
     observed. Where the mask is False the tensors hold 0, which means nothing: look at the mask.
+
+    As stretches of S windows: x (B, history + S - 1, N, F) and y (B, S, horizon, N, F_out), what follows each window
+    of the stretch. Windows that do not count, such as those over a gap in time, have a y_mask that is False throughout.
     """
 
     x: Tensor
@@ -206,9 +210,9 @@ class Batch(NamedTuple):
 class WindowDataset:
     """All windows of a series: ``history`` steps to look back on, ``horizon`` steps to predict.
 
-    Inputs and targets are kept as one array each, and windows are cut from them when they are asked for. A window
-    never reaches over a gap in the time axis (a missing month, the summer between two winters), and one whose
-    targets are all missing is left out.
+    Windows are cut from the record when they are asked for. Variables of float32 are not copied: do not change them
+    afterwards. A window never reaches over a gap in the time axis (a missing month, the summer between two winters),
+    and one whose targets are all missing is left out.
 
     Args:
         ds: Dataset with dims (time, station), standardised.
@@ -224,8 +228,8 @@ class WindowDataset:
         TypeError, ValueError: for unknown variables, other dims, unsorted times, or a series too short for a
             single window.
 
-    ``dataset[i]`` is one window as :class:`Batch` without the batch axis, made of views; ``dataset.batch(indices)``
-    gathers several.
+    ``dataset[i]`` is one window as :class:`Batch` without the batch axis, a view of the record where that holds a
+    single variable and no gap; ``dataset.batch(indices)`` gathers several.
     """
 
     def __init__(
@@ -242,15 +246,20 @@ class WindowDataset:
         history, horizon = whole_number(history, "history"), whole_number(horizon, "horizon")
         self.history, self.horizon = history, horizon
         self.inputs, self.targets = _names(inputs, "inputs"), _names(targets, "targets")
-        self._x, self._x_mask = _as_tensor(ds, self.inputs, "inputs")
-        self._y, self._y_mask = _as_tensor(ds, self.targets, "targets")
+        _check_variables(ds, self.inputs, "inputs")
+        _check_variables(ds, self.targets, "targets")
+        # With NaN where nothing was observed: the masks are made with the windows.
+        self._record = {
+            name: _float32(ds[name].transpose("time", "station").values) for name in {*self.inputs, *self.targets}
+        }
         times = ds.time.values
         length = history + horizon
-        whole = _whole_windows(times, history, horizon)
-        starts = np.arange(len(whole))
-        seen = np.concatenate([[0], np.cumsum(self._y_mask.flatten(1).any(dim=1).numpy())])
+        self._whole = _whole_windows(times, history, horizon)
+        starts = np.arange(len(self._whole))
+        observed = sum(np.isfinite(self._record[name].numpy()).any(axis=1) for name in self.targets)
+        seen = np.concatenate([[0], np.cumsum(observed > 0)])
         wanted = seen[starts + length] > seen[starts + history]
-        self.starts = torch.from_numpy(starts[whole & wanted])
+        self.starts = torch.from_numpy(starts[self._whole & wanted])
         if len(self.starts) == 0:
             raise ValueError(
                 f"ds: no window of {length} steps without a gap in time and with an observed target; "
@@ -264,21 +273,90 @@ class WindowDataset:
     def __getitem__(self, index: int) -> Batch:
         start = int(self.starts[index])
         now, end = start + self.history, start + self.history + self.horizon
-        return Batch(self._x[start:now], self._y[now:end], self._x_mask[start:now], self._y_mask[now:end])
+        x, y = self._cut(self.inputs, slice(start, now)), self._cut(self.targets, slice(now, end))
+        return Batch(x[0], y[0], x[1], y[1])
 
     def batch(self, indices: Tensor | Sequence[int]) -> Batch:
         """Gather the windows of the given numbers, each tensor with the batch as its first axis."""
-        start = self.starts[torch.as_tensor(indices)][:, None]
-        past = start + torch.arange(self.history)
-        future = start + self.history + torch.arange(self.horizon)
-        return Batch(self._x[past], self._y[future], self._x_mask[past], self._y_mask[future])
+        return self._gather(self.starts[torch.as_tensor(indices)][:, None])
 
-    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """All windows once, in batches: shuffled by the generator, or in order of time without one."""
-        batch_size = whole_number(batch_size, "batch_size")
-        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        for indices in order.split(batch_size):
-            yield self.batch(indices)
+    def batches(self, batch_size: int, generator: torch.Generator | None = None, stretch: int = 1) -> Iterator[Batch]:
+        """All windows once, in batches: shuffled by the generator, or in order of time without one.
+
+        Args:
+            batch_size: windows in a batch.
+            generator: of the random order.
+            stretch: S. Above 1 the batches hold ``batch_size // S`` stretches of S windows that follow each other, at
+                least one, see :class:`Batch`. The generator draws their order, and where the first one begins.
+        """
+        batch_size, stretch = whole_number(batch_size, "batch_size"), whole_number(stretch, "stretch")
+        if stretch == 1:
+            order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+            for indices in order.split(batch_size):
+                yield self.batch(indices)
+            return
+        for rows, counted in _stretches(self.starts, len(self._whole), stretch, batch_size, generator):
+            batch = self._gather(rows)
+            yield batch._replace(y_mask=batch.y_mask & counted[:, :, None, None, None])
+
+    def _gather(self, starts: Tensor) -> Batch:
+        """Of (B, S) first steps of windows: what they see, as one stretch, and what follows each."""
+        first, count = starts[:, :1], starts.shape[1]
+        past = first + torch.arange(self.history + count - 1)
+        future = (starts + self.history)[..., None] + torch.arange(self.horizon)
+        x, y = self._cut(self.inputs, past), self._cut(self.targets, future if count > 1 else future[:, 0])
+        return Batch(x[0], y[0], x[1], y[1])
+
+    def _cut(self, names: list[str], steps: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Values of the variables at some steps, 0 where missing, and their mask."""
+        if isinstance(steps, slice):
+            parts = [self._record[name][steps] for name in names]
+        else:  # faster than record[steps]
+            parts = [self._record[name].index_select(0, steps.flatten()).unflatten(0, steps.shape) for name in names]
+        values = parts[0].unsqueeze(-1) if len(parts) == 1 else torch.stack(parts, dim=-1)
+        mask = values.isfinite()
+        return values if mask.all() else values.where(mask, torch.zeros(())), mask
+
+
+def _stretches(
+    starts: Tensor, count: int, stretch: int, batch_size: int, generator: torch.Generator | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Group windows into stretches of S that begin one step after the other, so that each window counts once.
+
+    A network that is convolutional in time makes the S forecasts of a stretch in one pass.
+
+    Args:
+        starts: (windows,) first steps of the windows, sorted.
+        count: number of steps, from 0, at which a window could begin.
+        stretch: S; all of them where there are fewer.
+        batch_size: windows in a batch.
+        generator: draws where the first stretch begins, and the order. Without one they follow each other from 0.
+
+    Yields:
+        (B, S) the first steps of the windows of B stretches, and (B, S) which of these windows count: others are no
+        windows, or count in another stretch.
+    """
+    stretch = min(stretch, count)
+    phase = 0 if generator is None else int(torch.randint(stretch, (), generator=generator))
+    own = torch.arange(-phase, count, stretch)[:, None] + torch.arange(stretch)
+    first = own[:, :1].clamp(0, count - stretch)  # the first and the last one are moved into the record ...
+    steps = first + torch.arange(stretch)
+    wanted = torch.zeros(count, dtype=torch.bool)
+    wanted[starts] = True
+    counted = wanted[steps] & (steps >= own[:, :1]) & (steps <= own[:, -1:])  # ... but count what is theirs
+    steps, counted = steps[counted.any(dim=1)], counted[counted.any(dim=1)]
+    order = torch.arange(len(steps)) if generator is None else torch.randperm(len(steps), generator=generator)
+    for rows in order.split(max(1, batch_size // stretch)):
+        yield steps[rows], counted[rows]
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    """As a tensor, which is no copy of an array of float32."""
+    with (
+        warnings.catch_warnings()
+    ):  # PyTorch warns of arrays that can't be written to, such as a file that is only read
+        warnings.filterwarnings("ignore", message=".*not writable")
+        return torch.from_numpy(values.astype(np.float32, copy=False))
 
 
 def _names(variables: str | Sequence[str], argument: str) -> list[str]:

@@ -246,7 +246,9 @@ def test_a_good_teacher_helps_where_the_truth_is_noise():
     """Targets that are the truth and much noise: the teacher has seen through it."""
     rng = np.random.default_rng(5)
     noisy = windows(1, 150)
-    noisy._y = noisy._y + 3 * torch.from_numpy(rng.standard_normal(noisy._y.shape).astype(np.float32))
+    noise = 3 * rng.standard_normal((150, 10)).astype(np.float32)
+    noisy._record["noisy"] = noisy._record["air"] + torch.from_numpy(noise)
+    noisy.targets = ["noisy"]
     options = {"train": noisy, "validation": None, "epochs": 20}
     error = [evaluate(teach(share, Oracle(), **options)[0], TEST, operator=OPERATORS) for share in (0.0, 1.0)]
     assert error[1] < 0.8 * error[0]
@@ -272,11 +274,21 @@ def test_a_teacher_may_be_a_function_and_the_loss_another():
     assert judged == pytest.approx(min(history.validation_loss), rel=1e-5)
 
 
+class Hiding:
+    """Windows with another value wherever nothing was observed."""
+
+    def __init__(self, windows: WindowDataset, hidden: float):
+        self.windows, self.hidden = windows, hidden
+
+    def batches(self, *options):
+        for batch in self.windows.batches(*options):
+            yield batch._replace(y=batch.y.masked_fill(~batch.y_mask, self.hidden))
+
+
 def test_what_is_missing_reaches_no_student():
     results = []
     for hidden in (0.0, 1e6, float("nan")):
-        holed = windows(1, 150, gaps=0.4)
-        holed._y[~holed._y_mask] = hidden
+        holed = Hiding(windows(1, 150, gaps=0.4), hidden)
         student, _ = teach(0.5, Oracle(), train=holed, epochs=1)
         results.append(student.state_dict())
     assert all(torch.equal(results[0][name], one[name]) for one in results[1:] for name in one)

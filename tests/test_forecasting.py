@@ -1085,7 +1085,7 @@ def test_finetuning_sees_the_anomalies_from_the_season_of_the_move(untrained):
     model, train, validation, options = untrained[-1]
     z = standardised(abroad(), abroad()[:250])
     for windows, part in ((train, z[250:300]), (validation, z[300:340])):
-        np.testing.assert_allclose(windows._x[..., 0], part, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(windows._record["x"], part, rtol=1e-4, atol=1e-5)
     assert len(untrained) == 4 and model.coefficients.shape[-1] == 9 and options["seed"] == 1
     assert all(map(torch.equal, options["operator"], directional_operators(ring(9))))
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch_geometric import nn as pyg
 
+from stgcn_lab import layers
 from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph, knn_graph, scaled_laplacian, to_operator
 from stgcn_lab.layers import (
     AdaptiveAdjacency,
@@ -438,6 +439,87 @@ def test_averaging_operators_preserve_a_constant_and_gcn_does_not(graph):
 
 
 # ---------------------------------------------------------------------------- time
+
+
+def gradients(form, *tensors) -> list[torch.Tensor]:
+    """Value, and gradient of a weighted sum of it with respect to each tensor."""
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    value = form(*inputs)
+    weighting = torch.linspace(-1, 2, value.numel(), dtype=value.dtype).view(value.shape)
+    return [value, *torch.autograd.grad((value * weighting).sum(), inputs)]
+
+
+def close(found, expected, tolerance: float) -> None:
+    for mine, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14), (torch.bfloat16, 2e-2)]
+)
+def test_gated_unit_equals_glu(dtype, tolerance):
+    y = (2 * torch.randn(3, 5, 7, 8)).to(dtype)
+    close(gradients(layers._GatedUnit.apply, y), gradients(torch.nn.functional.glu, y), tolerance)
+
+
+@pytest.mark.parametrize("nodes", [7, layers.MANY_NODES])  # the library's gradient of the weights, and ours
+@pytest.mark.parametrize(("batch", "features", "kernel"), [(1, 16, 3), (3, 17, 2), (2, 1, 4)])
+def test_convolution_in_time_equals_conv2d(nodes, batch, features, kernel):
+    x, weight, bias = torch.randn(batch, 6, nodes, features), torch.randn(5, features, kernel, 1), torch.randn(5)
+
+    def plain(x, weight, bias):
+        return torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+
+    close(gradients(layers._ConvInTime.apply, x, weight, bias), gradients(plain, x, weight, bias), 2e-5)
+
+
+def as_published(layer: TemporalConv, x: torch.Tensor) -> torch.Tensor:
+    """The gated convolution as its equation reads, one operation after the other."""
+    k = layer.kernel_size
+    before = (k - 1 if layer.causal else (k - 1) // 2) if layer.pad else 0
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 0, before, k - 1 - before)) if layer.pad else x
+    p, q = layer.conv(padded.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).chunk(2, dim=-1)
+    own = x if layer.pad else x[:, k - 1 :]
+    if layer.shrink is not None:
+        return (p + layer.shrink(own)) * torch.sigmoid(q)
+    return (p + torch.nn.functional.pad(own, (0, layer.out_channels - layer.in_channels))) * torch.sigmoid(q)
+
+
+@pytest.mark.parametrize("pad", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("features", "out"), [(1, 4), (4, 4), (5, 3)])
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+def test_fast_gated_convolution_equals_the_published_form(features, out, kernel, causal, pad):
+    layer = randomise(TemporalConv(features, out, kernel, causal=causal, pad=pad))
+    x = torch.randn(2, 6, 5, features, requires_grad=True)
+    wanted = [x, *layer.parameters()]
+    fast, plain = layer(x), as_published(layer, x)
+    close(
+        [fast, *torch.autograd.grad(fast.sin().sum(), wanted)],
+        [plain, *torch.autograd.grad(plain.sin().sum(), wanted)],
+        1e-5,
+    )
+
+
+def test_gated_convolution_under_autocast():
+    """In 16 bits value and gradients are those of 32 but for rounding; gradients have the precision of the weights."""
+    layer = randomise(TemporalConv(16, 8, 3, pad=False))
+    for nodes in (6, layers.MANY_NODES):
+        x = torch.randn(1, 5, nodes, 16, requires_grad=True)
+        wanted = [x, *layer.parameters()]
+        full = layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = layer(x)
+        assert half.dtype == torch.bfloat16
+        grads = [torch.autograd.grad(y.float().square().mean(), wanted) for y in (half, full)]
+        assert all(grad.dtype == torch.float32 for grad in grads[0])
+        close([half.float(), *grads[0]], [full, *grads[1]], 3e-2)
+
+
+def test_a_gradient_of_the_gradient_is_refused_and_not_wrong():
+    x = torch.randn(1, 5, 4, 2, requires_grad=True)
+    with pytest.raises(NotImplementedError, match="first derivatives"):
+        torch.autograd.grad(TemporalConv(2, 3, 2)(x).sum(), x, create_graph=True)
 
 
 def by_hand(layer: TemporalConv, x: torch.Tensor) -> torch.Tensor:

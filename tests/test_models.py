@@ -472,6 +472,15 @@ def linear_skip(lags=3, horizon=2, nodes=4, out_features=2, in_features=1, **opt
     return LinearSkip(network, torch.randn(horizon, lags, nodes, nodes), torch.randn(horizon, nodes)).eval()
 
 
+@pytest.mark.parametrize("lags", [1, 3, 4])
+def test_linear_skip_forecasts_a_stretch_as_window_by_window(lags):
+    model = linear_skip(lags=lags)
+    torch.nn.init.normal_(model.network.out.weight)
+    x, operator = torch.randn(2, model.history + 6, 4, 1), torch.eye(4)
+    expected = torch.stack([model(x[:, s : s + model.history], operator) for s in range(7)], dim=1)
+    torch.testing.assert_close(model.forecast_series(x, operator), expected, atol=1e-5, rtol=1e-5)
+
+
 def linear_by_loops(model: LinearSkip, x: torch.Tensor) -> torch.Tensor:
     """(history, N, F) -> (horizon, N); lag p reaches p steps back from the newest one."""
     horizon, lags, nodes, _ = model.coefficients.shape

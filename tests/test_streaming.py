@@ -55,6 +55,35 @@ def everything(windows, batch_size: int = 1000, seed: int | None = None) -> Batc
     return Batch(*(torch.cat(parts) for parts in zip(*windows.batches(batch_size, order), strict=True)))
 
 
+# ---------------------------------------------------------------------------- stretches
+
+
+def test_stretches_of_a_record_in_one_pool_are_those_of_a_dataset():
+    ds = record(220)
+    expected = WindowDataset(ds, "wind", "wind", history=7, horizon=3)
+    windows = StreamedWindows(ds, "wind", "wind", 7, 3)
+    for seed in (None, 0):
+        orders = [None if seed is None else generator(seed) for _ in range(2)]
+        found, wanted = list(windows.batches(32, orders[0], 8)), list(expected.batches(32, orders[1], 8))
+        assert len(found) == len(wanted) > 2 and all(equal(*pair) for pair in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("stretch", [2, 8, 40])
+def test_stretches_from_many_pools_hold_every_window_once(stretch, seed):
+    ds = record(300)
+    expected = WindowDataset(ds, "wind", "wind", history=7, horizon=3)
+    windows = StreamedWindows(ds, "wind", "wind", 7, 3, memory_mb=megabytes(ds, 30, 2), block=21)
+    seen = set()
+    for batch in windows.batches(64, None if seed is None else generator(seed), stretch):
+        for b, s in batch.y_mask.flatten(2).any(dim=2).nonzero():
+            parts = batch.x[b, s : s + 7], batch.y[b, s], batch.x_mask[b, s : s + 7], batch.y_mask[b, s]
+            key = tuple(part.numpy().tobytes() for part in parts)
+            assert key not in seen
+            seen.add(key)
+    assert seen == {tuple(part.numpy().tobytes() for part in window) for window in expected}
+
+
 # ---------------------------------------------------------------------------- the same windows
 
 

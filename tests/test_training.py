@@ -20,6 +20,7 @@ from scipy.integrate import quad
 from scipy.stats import norm, t
 from torch import nn
 
+from stgcn_lab import training
 from stgcn_lab.graphs import directional_operators, gcn_operator, grid_graph
 from stgcn_lab.models import STGCN
 from stgcn_lab.training import (
@@ -231,17 +232,104 @@ def test_training_leaves_the_callers_random_numbers_alone(ending):
     assert (before[2] == np.random.get_state()[1]).all()  # noqa: NPY002
 
 
+class Hiding:
+    """Windows with another value wherever nothing was observed."""
+
+    def __init__(self, windows: WindowDataset, hidden: float):
+        self.windows, self.hidden = windows, hidden
+
+    def batches(self, *options):
+        for batch in self.windows.batches(*options):
+            yield batch._replace(y=batch.y.masked_fill(~batch.y_mask, self.hidden))
+
+
 def test_masked_targets_do_not_reach_the_weights():
     """Two data sets that differ only where the mask hides them give the same network."""
     results = []
     for hidden in (0.0, 1e6):
         windows = advection(150, 1)
-        windows._y_mask[::3, 2] = False
-        windows._y[::3, 2] = hidden
+        windows._record["air"][::3, 2] = torch.nan
         model = network()
-        run(model, train=windows, epochs=2)
+        run(model, train=Hiding(windows, hidden), epochs=2)
         results.append(weights(model))
     assert same(*results)
+
+
+# ---------------------------------------------------------------------------- stretches
+
+
+def stretchable(**options) -> STGCN:
+    torch.manual_seed(3)
+    return STGCN(1, 1, history=3, horizon=1, channels=(4, 4, 4), blocks=1, kernel_size=2, norm=True, **options)
+
+
+@pytest.mark.parametrize("stretch", [2, 5, 16, 1000])
+def test_a_step_by_stretches_has_the_loss_and_the_gradient_of_its_windows(stretch):
+    ds, _ = holed(3, 60)
+    windows = WindowDataset(ds, "air", "air", history=3, horizon=1)
+    model, operator = stretchable(), gcn_operator(RING)
+    (batch,) = windows.batches(10_000, stretch=stretch)
+    loss = masked_mse(model.forecast_series(batch.x, operator), batch.y, batch.y_mask)
+    one_by_one = windows.batch(range(len(windows)))
+    expected = masked_mse(model(one_by_one.x, operator), one_by_one.y, one_by_one.y_mask)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    assert batch.y_mask.sum() == one_by_one.y_mask.sum()
+    weights_of = list(model.parameters())
+    pairs = zip(torch.autograd.grad(loss, weights_of), torch.autograd.grad(expected, weights_of), strict=True)
+    for mine, wanted in pairs:
+        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_evaluate_and_predict_by_stretches_equal_window_by_window(gaps):
+    windows = WindowDataset(holed(5)[0], "air", "air", history=3, horizon=1) if gaps else advection(150, 5)
+    model, operator = stretchable().eval(), gcn_operator(RING)
+    windows.starts = windows.starts[(windows.starts < 40) | (windows.starts > 70)]  # as over a gap in time
+    by_windows = Hiding(windows, 0.0)  # which knows of no stretches
+    assert training._by_stretches(model, windows) and not training._by_stretches(model, by_windows)
+    found, wanted = (predict(model, part, operator=operator, batch_size=64) for part in (windows, by_windows))
+    assert found.shape == (len(windows), 1, 10, 1)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    found, wanted = (evaluate(model, part, operator=operator) for part in (windows, by_windows))
+    assert found == pytest.approx(wanted, rel=1e-6)
+
+
+def test_training_by_stretches_learns_as_well():
+    """The planted law: both ways come to the same validation loss, near the noise that nobody can foresee."""
+    reached = {}
+    for stretch in (1, 8):
+        model = network(dropout=0.0)
+        history = run(model, train=advection(600, 1), epochs=15, stretch=stretch)
+        reached[stretch] = min(history.validation_loss)
+    assert reached[8] == pytest.approx(reached[1], rel=0.1) and reached[8] < 0.5, "1 is the loss of climatology"
+
+
+def test_stretches_repeat_bit_for_bit_and_resume(tmp_path):
+    whole = network()
+    expected = run(whole, epochs=4, stretch=8)
+    broken = network()
+    with pytest.raises(RuntimeError):
+        run(broken, epochs=4, stretch=8, checkpoint=tmp_path / "c.pt", loss=Ending(12))
+    resumed = network()
+    found = run(resumed, epochs=4, stretch=8, checkpoint=tmp_path / "c.pt", resume=True)
+    assert losses(found) == losses(expected) and same(weights(resumed), weights(whole))
+    with pytest.raises(ValueError, match="checkpoint: expected a run with"):
+        run(network(), epochs=4, checkpoint=tmp_path / "c.pt", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "windows", "stretch"),
+    [
+        (nn.Linear(1, 1), TRAIN, 2),
+        (stretchable(), Hiding(TRAIN, 0.0), 2),
+        (STGCN(1, 1, history=4, horizon=1, channels=(4, 4, 4), blocks=1, kernel_size=2), TRAIN, 2),
+        (stretchable(), TRAIN, 0),
+        (stretchable(), TRAIN, 1.5),
+    ],
+)
+def test_stretches_that_cannot_be_are_refused(model, windows, stretch):
+    with pytest.raises((ValueError, TypeError), match="stretch: expected"):
+        run(model, train=windows, stretch=stretch)
 
 
 # ---------------------------------------------------------------------------- stopping and the best weights
@@ -962,7 +1050,7 @@ def test_one_outlier_moves_the_mean_far_and_the_robust_fits_little(seed):
 def holed(seed: int, steps: int = 150) -> tuple[xr.Dataset, np.ndarray]:
     """The ring of stations with single values, a run and the end of a record missing."""
     rng = np.random.default_rng(seed)
-    air = np.moveaxis(advection(steps, seed)._y.numpy(), -1, 0)[0].astype(float)
+    air = advection(steps, seed)._record["air"].numpy().astype(float)
     hole = rng.random(air.shape) < 0.3
     hole[20:60, 4] = hole[-30:, 7] = True
     times = pd.date_range("2000", periods=steps)
@@ -984,8 +1072,8 @@ def test_gaps_of_a_dataset_reach_the_loss_as_its_mask(loss):
 
     for hidden in (0.0, 1e6, float("nan")):
         windows = WindowDataset(ds, "air", "air", history=3, horizon=1)
-        assert torch.equal(windows._y_mask[..., 0], torch.from_numpy(~hole))
-        windows._y[~windows._y_mask] = hidden
+        assert torch.equal(windows._record["air"].isfinite(), torch.from_numpy(~hole))
+        windows = Hiding(windows, hidden)
         torch.manual_seed(7)
         options = {"channels": (4, 4, 4), "blocks": 1, "kernel_size": 2, "spatial": "directional", "order": 4}
         model = STGCN(1, outputs, history=3, horizon=1, **options)

@@ -1,5 +1,6 @@
 """Split, then standardise, then cut windows: no year reaches into another, nothing missing becomes a value."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -446,6 +447,82 @@ def test_shuffling_leaves_global_random_numbers_alone(series):
 def test_batches_refuse_a_bad_size(series, size):
     with pytest.raises((TypeError, ValueError), match="batch_size"):
         list(windows_of(series).batches(size))
+
+
+@pytest.mark.parametrize("stretch", [2, 7, 13, 500])
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_stretches_hold_every_window_once(stretch, seed):
+    series = make_series(steps=70)
+    series[20:33] = np.nan  # windows without a target
+    series = series.isel(time=np.r_[0:45, 50:70])  # and some over a gap
+    windows = windows_of(series)
+    seen = []
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    for batch in windows.batches(3 * stretch, generator, stretch):
+        count = batch.y.shape[1]
+        assert (
+            batch.x.shape[1:] == (4 + count - 1, 3, 1)
+            and batch.y.shape[1:] == (count, 2, 3, 1) == batch.y_mask.shape[1:]
+        )
+        assert batch.x_mask.shape == batch.x.shape and count <= stretch and len(batch.x) <= 3
+        for b, s in batch.y_mask.flatten(2).any(dim=2).nonzero():
+            parts = batch.x[b, s : s + 4], batch.y[b, s], batch.x_mask[b, s : s + 4], batch.y_mask[b, s]
+            seen.append(parts)
+    if seed is not None:
+        seen.sort(key=lambda parts: (parts[1].max(), parts[0].max()))  # values say when
+    assert len(seen) == len(windows) > 20
+    for parts, window in zip(seen, windows, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(parts, window, strict=True))
+
+
+def test_shuffled_stretches_begin_elsewhere_each_time(series):
+    windows, generator = windows_of(series), torch.Generator().manual_seed(0)
+    first = {
+        min(int(x.min()) for x in (batch.x[:, 0] for batch in windows.batches(64, generator, 8))) for _ in range(3)
+    }
+    cuts = [
+        sorted(int(value) for batch in windows.batches(64, generator, 8) for value in batch.x[:, 0, 0, 0])
+        for _ in range(3)
+    ]
+    assert first == {0} and len({tuple(cut) for cut in cuts}) > 1
+
+
+@pytest.mark.parametrize("stretch", [0, -1, 1.5, "8", None])
+def test_batches_refuse_a_bad_stretch(series, stretch):
+    with pytest.raises((TypeError, ValueError), match="stretch: expected"):
+        list(windows_of(series).batches(8, None, stretch))
+
+
+def test_a_record_in_single_precision_is_not_copied():
+    """Forty megabytes, of which windows, their masks and batches take what they need and no more."""
+    steps, stations = 20_000, 250
+    record = np.random.default_rng(0).normal(size=(2, steps, stations)).astype(np.float32)
+    times = pd.date_range("2000", periods=steps, freq="h")
+    ds = xr.Dataset(
+        {name: (("time", "station"), values) for name, values in zip("ab", record, strict=True)}, {"time": times}
+    )
+    tracemalloc.start()
+    windows = WindowDataset(ds, ["a", "b"], "a", 24, 3)
+    assert tracemalloc.get_traced_memory()[1] < 0.3 * ds.nbytes  # where values are missing is asked once, in bytes
+    tracemalloc.stop()
+    for name, values in windows._record.items():
+        assert np.shares_memory(values.numpy(), ds[name].values)
+    single = WindowDataset(ds, "b", "b", 24, 3)
+    assert np.shares_memory(single[7].x.numpy(), ds["b"].values) and np.shares_memory(
+        single[7].y.numpy(), ds["b"].values
+    )
+
+
+def test_a_record_in_a_file_that_is_only_read(tmp_path):
+    values = np.arange(600, dtype=np.float32).reshape(200, 3)
+    values.tofile(tmp_path / "record")
+    mapped = np.memmap(tmp_path / "record", np.float32, "r", shape=(200, 3))
+    times = pd.date_range("2000", periods=200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        windows = WindowDataset(xr.Dataset({"x": (("time", "station"), mapped)}, {"time": times}), "x", "x", 4, 2)
+        batch = windows.batch([0, 190])
+    assert torch.equal(batch.x[1, ..., 0], torch.from_numpy(values[190:194]))
 
 
 def test_windows_can_be_walked_through(series):
