@@ -33,12 +33,16 @@ NOTEBOOKS   := $(shell find book teaching -name '*.ipynb' -not -path '*/.*' -not
 BENCHES     := $(filter-out benchmarks/notebooks.py,$(wildcard benchmarks/*.py))
 FORECASTS   := irish_wind uk_temperature advection gales cold_and_heat drought energy
 
-# glibc would otherwise map and unmap every large tensor at each step
+# glibc would otherwise map every large tensor anew at each step and unmap it, and its pages be cleared and entered
+# each time. So: no mapping, nothing handed back (-1: never), and 64 MiB at once when more is needed. The same as
+# training.reuse_memory(), from the start of every process; where one of these is set, that function changes nothing.
 export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := -1
+export MALLOC_TOP_PAD_ := 67108864
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test notebooks serve accessibility pdf teach bench bench-forecast frameworks versions set-repository lint lock clean distclean
+.PHONY: help book test notebooks serve accessibility pdf teach bench bench-forecast bench-speed frameworks versions set-repository lint lock clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +79,9 @@ teach: $(READY) $(NODE) ## build slides, instructor's guide, quiz bank and grade
 bench: notebooks $(BENCHES:benchmarks/%.py=_build/.bench-%) ## measure what the book reports: each benchmark writes a JSON file
 
 bench-forecast: $(FORECASTS:%=_build/.bench-%) ## only the forecasts: all that the leaderboard shows
+
+bench-speed: $(READY) ## only the speed: seconds and memory of training and forecasting on this machine
+	$(PY) benchmarks/speed.py
 
 frameworks: $(DGL)/.ready ## the same block in PyTorch Geometric and in DGL (its own environment): test, then measure
 	OMP_NUM_THREADS=1 STGCN_LAB_DGL=required $(IN_DGL) -m pytest -k "not stored" tests/test_frameworks.py

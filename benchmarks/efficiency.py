@@ -39,6 +39,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
+from torch_geometric.data import Data
 
 from stgcn_lab import baselines, datasets, deploy, forecasting, graphs, layers, models, training, verification, windows
 
@@ -97,10 +98,15 @@ def digits(value: float, count: int = 4) -> float:
     return float(f"{value:.{count}g}")
 
 
-def region(nodes: int, sparse: bool | None = None, k: int = 8) -> Tensor:
-    """Operator of a region of stations thrown at random, each linked to its nearest ones."""
+def scattered(nodes: int) -> Data:
+    """A region of stations thrown at random, each linked to its nearest ones."""
     rng = np.random.default_rng(nodes)
-    return graphs.gcn_operator(graphs.knn_graph(rng.uniform(40, 60, nodes), rng.uniform(-10, 30, nodes), k=k), sparse)
+    return graphs.knn_graph(rng.uniform(40, 60, nodes), rng.uniform(-10, 30, nodes), k=8)
+
+
+def region(nodes: int, sparse: bool | None = None) -> Tensor:
+    """Operator of such a region."""
+    return graphs.gcn_operator(scattered(nodes), sparse)
 
 
 def yu_network(features: int = 1, **other: Any) -> models.STGCN:
@@ -490,7 +496,7 @@ def allocator() -> dict[str, Any]:
     """A training step at 1325 stations in a fresh process, with and without MALLOC_MMAP_MAX_=0."""
     found = {}
     for name, value in (("default", None), ("MALLOC_MMAP_MAX_=0", "0")):
-        environment = {key: v for key, v in os.environ.items() if key != "MALLOC_MMAP_MAX_"}
+        environment = {key: v for key, v in os.environ.items() if not key.startswith("MALLOC_")}
         if value is not None:
             environment["MALLOC_MMAP_MAX_"] = value
         found[name] = child("step", environment)

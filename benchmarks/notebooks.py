@@ -34,8 +34,10 @@ SEEN = ROOT / "_build" / "notebooks-seen.json"  # what ran on this machine; neve
 THREADS = 2
 ENVIRONMENT = {
     **{f"{library}_NUM_THREADS": str(THREADS) for library in ("OMP", "MKL", "OPENBLAS")},
-    # glibc would otherwise map and unmap every large tensor at each step
+    # as the Makefile sets them, and why
     "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "-1",
+    "MALLOC_TOP_PAD_": "67108864",
 }
 SECONDS_PER_CELL = 600
 

@@ -239,7 +239,7 @@ def _what_next(series: "xr.Dataset", file: str) -> list[str]:
 
 
 def _job(options: argparse.Namespace) -> int:
-    from . import report, workflows
+    from . import report, training, workflows
 
     name = os.path.basename(os.path.normpath(options.file)).split(".")[0]
     options.out = options.out or f"{name or 'stations'}-{options.job}"
@@ -251,6 +251,7 @@ def _job(options: argparse.Namespace) -> int:
     settings = {name: getattr(options, name) for name in options.settings}
     bar = not options.quiet and sys.stderr is not None
     variable = options.variable if options.variable in series.data_vars else None
+    training.reuse_memory()  # this process is ours alone
     try:
         result = getattr(workflows, options.job)(
             series, variable=variable, steps=options.steps, seed=options.seed, progress=bar, **settings

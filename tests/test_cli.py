@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import platform
 import resource
 import shlex
 import signal
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from stgcn_lab import __version__, cli, datasets, report, workflows
+from stgcn_lab import __version__, cli, datasets, report, training, workflows
 
 PLACES = {"A": (53.0, -7.0, 50), "B": (52.2, -8.1, 20), "C": (54.1, -6.4, 80), "D": (53.4, -9.0, 10)}
 
@@ -45,6 +46,14 @@ def table(steps=200, **changes) -> pd.DataFrame:
 def long_csv(path: Path, frame: pd.DataFrame | None = None, **options) -> Path:
     (table() if frame is None else frame).to_csv(path, index=False, **options)
     return path
+
+
+@pytest.fixture(autouse=True)
+def begun(monkeypatch) -> list[str]:
+    """What a command has begun with; the process of the tests keeps its allocator as it is."""
+    begun: list[str] = []
+    monkeypatch.setattr(training, "reuse_memory", lambda: begun.append("memory"))
+    return begun
 
 
 @pytest.fixture
@@ -538,3 +547,42 @@ def test_the_installed_command_runs(tmp_path):
         [sys.executable, "-m", "stgcn_lab.cli", "check", str(tmp_path / "none.csv")], capture_output=True, text=True
     )
     assert run.returncode == 2 and "no file" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_the_help_loads_no_library():
+    code = "import sys\nfrom stgcn_lab import cli\nassert cli.main(sys.argv[1:]) == 0\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code, "forecast", "--help"], capture_output=True, text=True, check=True)
+    shown, loaded = run.stdout.rstrip("\n").rsplit("\n", 1)
+    assert "--lead" in shown and "stgcn_lab.cli" in loaded.split()
+    assert not {"torch", "xarray", "numpy"} & set(loaded.split())
+
+
+@pytest.mark.parametrize("job", ["regimes", "forecast", "impute"])
+def test_a_job_sets_the_allocator_before_the_work_and_a_check_never(good, tmp_path, monkeypatch, begun, job):
+    assert cli.main(["check", str(good)]) == 0 and begun == []
+    monkeypatch.setattr(workflows, job, lambda series, **options: begun.append("work"))
+    monkeypatch.setattr(report, "write", lambda *a, **k: None)
+    assert cli.main([job, str(good), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert begun == ["memory", "work"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
+def test_the_memory_of_a_job_as_a_process_is_reused(good, tmp_path):
+    code = (
+        "import resource, sys, torch\n"
+        "from stgcn_lab import cli, report, workflows\n"
+        "def work(series, **options):\n"
+        "    for count in range(25):\n"
+        "        if count == 20:  # room has been made\n"
+        "            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "        tensors = [torch.ones(1 << 23) for _ in range(2)]\n"
+        "        del tensors\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+        "workflows.impute, report.write = work, lambda *args, **options: None\n"
+        "assert cli.main(sys.argv[1:]) == 0\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    argv = [sys.executable, "-c", code, "impute", str(good), "--out", str(tmp_path / "out"), "--quiet"]
+    run = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
+    pages = 5 * 2 * 2**25 / resource.getpagesize()
+    assert int(run.stdout) < pages / 10  # all of them if the tensors were mapped anew

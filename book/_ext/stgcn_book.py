@@ -1,4 +1,4 @@
-"""What the book's pages need beyond Jupyter Book: tagged equations, the solution button, the status table, no Thebe."""
+"""What the book's pages need beyond Jupyter Book: equations with tags, the solution button, the status tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
-MEASUREMENTS = Path(__file__).resolve().parents[2] / "benchmarks" / "notebooks.json"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+MEASUREMENTS, SPEED = BENCHMARKS / "notebooks.json", BENCHMARKS / "speed.json"
 
 
 class TaggedEquations(SphinxTransform):
@@ -67,6 +68,57 @@ class StatusTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join([*rows, "", *where]))
 
 
+class SpeedTable(SphinxDirective):
+    """How fast training is, from benchmarks/speed.json."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(SPEED))
+        if not SPEED.exists():
+            return [nodes.paragraph(text="Nothing has been measured yet.")]
+        return self.parse_text_to_nodes("\n".join(speed_lines(json.loads(SPEED.read_text(encoding="utf-8")))))
+
+
+def speed_lines(results: dict[str, Any]) -> list[str]:
+    """Markdown: the steps of training at each size, then how they grow, what memory they take, how fast data come."""
+    forms = [
+        ("Package, window by window", "windows", "float32"),
+        ("Package, stretches of 32 forecasts", "stretch of 32", "float32"),
+        ("The same in bf16", "stretch of 32", "bfloat16"),
+    ]
+    head = ["Stations", "Textbook, windows a second", *(words for words, *_ in forms)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
+    for size in results["training"]["sizes"]:
+        rows = {(row["form"], row["precision"]): row for row in size["rows"]}
+        cells = [f"{size['nodes']:,}", counted(rows["textbook", "float32"])]
+        found = [rows[form, precision] for _, form, precision in forms]
+        cells += [f"{counted(row)}, {row['ratio']:.1f} times, {row['share']:.0%} of the roof" for row in found]
+        lines.append("| " + " | ".join(cells) + " |")
+    machine, growth, data = results["machine"], results["growth"], results["data"]["stream"]
+    memory = next(row for row in results["memory"]["rows"] if row["allocator"] == "reuse_memory")
+    device = results["device"].get("name", f"nothing measured, {results['device'].get('skipped')}")
+    by_nodes, by_history = growth["nodes"]["rows"], growth["history"]["rows"]
+    best = max(row["windows/s"] for row in data["rows"])
+    return [
+        *lines,
+        "",
+        f"- Measured on {machine['processor']}, {machine['cores']} cores of which {machine['threads']} were used, "
+        f"Python {machine['python']}, PyTorch {machine['torch']}; peak {machine['float32 GFLOP/s']:.0f} GFLOP/s "
+        f"({machine['bfloat16 GFLOP/s']:.0f} in bf16), {machine['copy GB/s']:.0f} GB/s.",
+        f"- A step takes time in proportion to stations to the power {growth['nodes']['slope']:.2f} "
+        f"({by_nodes[0]['nodes']:,} to {by_nodes[-1]['nodes']:,}) and to history to the power "
+        f"{growth['history']['slope']:.2f} ({by_history[0]['history']} to {by_history[-1]['history']} steps).",
+        f"- Training at {results['memory']['nodes']:,} stations, one window a step, takes {memory['peak MB']:.0f} MB "
+        "with all libraries.",
+        f"- Windows of {data['history']} hours at {data['stations']:,} stations with {data['variables']} variables "
+        f"come from a store on disk at up to {best:.0f} a second, in {data['peak MB']:.0f} MB.",
+        f"- On a GPU: {device}.",
+    ]
+
+
+def counted(row: dict[str, Any]) -> str:
+    return f"{row['windows/s']:,.0f}" if row["windows/s"] >= 100 else f"{row['windows/s']:.2g}"
+
+
 def without_thebe(app: Sphinx, config: Any) -> None:
     """Jupyter Book loads an extension for running cells that puts a script with an outside address into every page."""
     for listeners in app.events.listeners.values():
@@ -80,4 +132,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(TaggedEquations)
     app.add_transform(SolutionButtons)
     app.add_directive("notebook-costs", StatusTable)
+    app.add_directive("speed-figures", SpeedTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
