@@ -18,6 +18,7 @@ from ._checks import whole_number
 from .graphs import adjacency, bearing, gcn_operator, great_circle_distance
 from .layers import (
     AdaptiveAdjacency,
+    ChebConv,
     DirectionalGraphConv,
     GraphConv,
     Operators,
@@ -28,6 +29,7 @@ from .layers import (
     _SparseProduct,
     _spatial_layer,
     _three_widths,
+    propagate,
 )
 
 
@@ -268,7 +270,28 @@ class LinearSkip(nn.Module):
         nn.init.zeros_(network.out.weight)
         nn.init.zeros_(network.out.bias)
 
+    @property
+    def history(self) -> int:
+        """Number of past steps that one forecast sees."""
+        return self.network.history
+
     def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
+        self._check(x)
+        past = x[:, -self.coefficients.shape[1] :, :, 0].flip(1)  # (B, lags, N), the latest step first
+        linear = self.intercept + torch.einsum("hpij,bpj->bhi", self.coefficients, past)  # (B, horizon, N)
+        y = self.network(x, operator)  # (B, horizon, N, F_out)
+        return torch.cat([y[..., :1] + linear.unsqueeze(-1), y[..., 1:]], dim=-1)
+
+    def forecast_series(self, x: Tensor, operator: Operators | None = None) -> Tensor:
+        """Every forecast that a stretch of weather allows, in one pass; see :meth:`STGCN.forecast_series`."""
+        self._check(x[:, : self.history])
+        lags = self.coefficients.shape[1]
+        y = self.network.forecast_series(x, operator)
+        past = x[:, self.history - lags :, :, 0].unfold(1, lags, 1).flip(-1)  # (B, S, N, lags), the latest step first
+        linear = self.intercept + torch.einsum("hpij,bsjp->bshi", self.coefficients, past)  # (B, S, horizon, N)
+        return torch.cat([y[..., :1] + linear.unsqueeze(-1), y[..., 1:]], dim=-1)
+
+    def _check(self, x: Tensor) -> None:
         lags, nodes = self.coefficients.shape[1:3]
         _check_features(x, self.network.in_features, "LinearSkip", series=True)
         if x.shape[1] < lags or x.shape[2] != nodes:
@@ -276,10 +299,6 @@ class LinearSkip(nn.Module):
                 f"x: expected (batch, time, node, feature) with {lags} time steps or more and {nodes} nodes, "
                 f"found shape {tuple(x.shape)}"
             )
-        past = x[:, -lags:, :, 0].flip(1)  # (B, lags, N), the latest step first
-        linear = self.intercept + torch.einsum("hpij,bpj->bhi", self.coefficients, past)  # (B, horizon, N)
-        y = self.network(x, operator)  # (B, horizon, N, F_out)
-        return torch.cat([y[..., :1] + linear.unsqueeze(-1), y[..., 1:]], dim=-1)
 
 
 class STGCNClassifier(nn.Module):
@@ -965,13 +984,70 @@ class RecurrentImputer(nn.Module):
 
     def forward(self, x: Tensor, operator: Operators | None = None) -> Tensor:
         _check_features(x, self.in_features, "RecurrentImputer", series=True, weight=self.out.out.weight)
-        forwards, backwards = self.directions
-        seen = [forwards(x, operator), backwards(x.flip(1), operator).flip(1), x]
-        return self.out(torch.cat(seen, dim=-1))
+        x = x.permute(1, 2, 0, 3)  # (T, N, B, F)
+        return self.out(torch.cat([self._remember(x, operator), x], dim=-1)).permute(2, 0, 1, 3)
+
+    def _remember(self, x: Tensor, operator: Operators | None) -> Tensor:
+        """(T, N, B, F) -> (T, N, B, 4 hidden): memory and neighbours' answer forwards, then backwards.
+
+        The directions run side by side, as columns of one matrix whose weights are block diagonal. All maps are linear
+        before they meet a tanh or a sigmoid, so what they say of x is had for all steps before the loop.
+        """
+        steps, nodes, batch, features = x.shape
+        directions: list[Any] = list(self.directions)
+        space, hidden = directions[0].space[0], directions[0].predict.in_features
+        if not isinstance(space, nn.Linear):
+            space(x[0].transpose(0, 1).new_zeros(nodes, hidden), operator)  # says what is wrong with an operator
+
+        def hops(y: Tensor) -> list[Tensor]:
+            return [hop.view(y.shape) for hop in _hops(space, operator, y.reshape(nodes, -1))]
+
+        def add(u: Tensor, parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+            for part, weight in zip(parts, weights, strict=True):
+                u = torch.addmm(u, part, weight)
+            return u
+
+        apart = torch.stack([direction.folded() for direction in directions], dim=1).unflatten(-1, (4, 1, hidden))
+        eye = torch.eye(2, dtype=apart.dtype, device=x.device)[:, None, None, :, None]
+        # (hop, direction, input, map, direction, hidden), zero from one direction to the other
+        of_r, of_x, of_h = (w.flatten(3).flatten(1, 2) for w in (apart * eye).split([1, features + 1, hidden], dim=2))
+        width = 2 * hidden  # columns of a map: ask, reset, keep and candidate
+        of_r_ask, of_r_take, of_r_new = (w.unbind() for w in of_r.split([width, 2 * width, width], dim=-1))
+        of_h_take, of_h_new = (w.unbind() for w in of_h.split([3 * width, width], dim=-1))
+        predict = torch.block_diag(*(d.predict.weight.T for d in directions))
+        improve = torch.block_diag(*(d.improve.weight.T[:hidden] for d in directions))
+        improve_heard = torch.block_diag(*(d.improve.weight.T[hidden:] for d in directions))
+        guess = torch.cat([predict, improve], dim=1)
+        guess_bias = torch.cat([d.predict.bias for d in directions] + [d.improve.bias for d in directions])
+
+        both = F.pad(x, (0, 1), value=1.0)  # the 1 takes the biases
+        both = torch.cat([both, both.flip(0)], dim=-1).transpose(0, 1)  # (N, T, B, 2 (F + 1))
+        said = (torch.cat(hops(both), dim=-1).transpose(0, 1) @ of_x.flatten(0, 1)).flatten(1, 2)  # (T, N B, 4 width)
+        cells = torch.stack([x, x.flip(0)], dim=-1).flatten(1, 2)  # (T, N B, F, 2)
+        known, residual = cells[:, :, SHOWN] > 0.5, cells[:, :, RESIDUAL]
+
+        h = x.new_zeros(nodes * batch, width)
+        memory, answer = [], []
+        for said_now, know, off in zip(said, known, residual, strict=True):
+            said_take, said_new = said_now.split([3 * width, width], dim=-1)
+            memory.append(h)
+            predicted, improved = torch.addmm(guess_bias, h, guess).chunk(2, dim=-1)
+            ask, take = add(said_take, hops(h), of_h_take).split([width, 2 * width], dim=-1)
+            answer.append(torch.tanh(add(ask, hops(torch.where(know, off, predicted)), of_r_ask)))
+            r = hops(torch.where(know, off, torch.addmm(improved, answer[-1], improve_heard)))
+            reset, keep = torch.sigmoid(add(take, r, of_r_take)).chunk(2, dim=-1)
+            new = torch.tanh(add(add(said_new, r, of_r_new), hops(reset * h), of_h_new))
+            h = new + keep * (h - new)
+        seen = torch.stack([torch.stack(memory), torch.stack(answer)], dim=-2)  # (T, N B, 2, width)
+        one, other = seen.chunk(2, dim=-1)
+        return torch.cat([one, other.flip(0)], dim=-2).view(steps, nodes, batch, 4 * hidden)
 
 
 class _Recurrence(nn.Module):
-    """One direction: predict, take in what is known, ask the neighbours, remember."""
+    """The weights of one direction: predict, take in what is known, ask the neighbours, remember.
+
+    With y = (r, x, h) mapped linearly by ask, take and candidate, what goes on is ``y + graph convolution of y``.
+    """
 
     def __init__(self, in_features: int, hidden: int, spatial: str, order: int | None) -> None:
         super().__init__()
@@ -981,22 +1057,36 @@ class _Recurrence(nn.Module):
         self.candidate = nn.Linear(in_features + 1 + hidden, hidden)
         self.space = nn.ModuleList(_spatial_layer(spatial, width, order) for width in (hidden, 2 * hidden, hidden))
 
-    def forward(self, x: Tensor, operator: Operators | None) -> Tensor:
-        """(B, T, N, F) -> (B, T, N, 2 hidden): at each step the memory of earlier steps, and the neighbours' answer."""
+    def folded(self) -> Tensor:
+        """(hops, 1 + F + 1 + hidden, 4 hidden): each map and its graph convolution, for r, x, 1 and h in the rows."""
+        spaces: list[Any] = list(self.space)
+        hidden, maps = self.predict.in_features, []
+        for linear, space in zip((self.ask, self.take, self.candidate), spaces, strict=True):
+            rows = torch.cat([linear.weight.T[:-hidden], linear.bias[None], linear.weight.T[-hidden:]])
+            bias = F.pad(space.bias[None, None], (0, 0, len(rows) - hidden - 1, hidden))
+            here, *there = (rows @ _hop_weights(space)).split(1)
+            maps.append(torch.cat([here + bias, *there]))
+        return torch.cat(maps, dim=-1)
 
-        def spread(part: int, y: Tensor) -> Tensor:
-            space = self.space[part]
-            return y + (space(y) if isinstance(space, nn.Linear) else space(y, operator))
 
-        h = x.new_zeros(x.shape[0], x.shape[2], self.predict.in_features)
-        seen = []
-        for now in x.unbind(1):  # (B, N, F)
-            known, residual = now[..., SHOWN, None] > 0.5, now[..., RESIDUAL, None]
-            r = torch.where(known, residual, self.predict(h))
-            heard = torch.tanh(spread(0, self.ask(torch.cat([r, now, h], dim=-1))))
-            seen.append(torch.cat([h, heard], dim=-1))
-            r = torch.where(known, residual, self.improve(seen[-1]))
-            reset, keep = torch.sigmoid(spread(1, self.take(torch.cat([r, now, h], dim=-1)))).chunk(2, dim=-1)
-            new = torch.tanh(spread(2, self.candidate(torch.cat([r, now, reset * h], dim=-1))))
-            h = keep * h + (1 - keep) * new
-        return torch.stack(seen, dim=1)
+def _hops(space: nn.Module, operator: Any, y: Tensor) -> list[Tensor]:
+    """What the weights of a spatial layer are multiplied with: y (N, M), then y sent through the graph."""
+    if isinstance(space, nn.Linear):
+        return [y]
+    if not isinstance(space, ChebConv):
+        return [y, *(propagate(a, y) for a in ([operator] if isinstance(space, GraphConv) else operator))]
+    hops = [y]
+    for k in range(1, space.K):
+        step = propagate(operator, hops[-1])
+        hops.append(step if k == 1 else 2 * step - hops[-2])
+    return hops
+
+
+def _hop_weights(space: Any) -> Tensor:
+    """(hops, C, C): what ``y + graph convolution of y`` multiplies :func:`_hops` with."""
+    own = torch.eye(len(space.bias), dtype=space.bias.dtype, device=space.bias.device)
+    if isinstance(space, nn.Linear):
+        return (own + space.weight.T)[None]
+    if isinstance(space, GraphConv):
+        return torch.stack([own, space.weight])
+    return torch.cat([own + space.weight[:1], space.weight[1:]])

@@ -12,6 +12,7 @@ the leading EOFs, where neighbours' errors do not count twice. Everything is fit
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpotrf, dtrtrs
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
@@ -50,6 +51,7 @@ HEAT, COOLING = 0.05, 1.25  # the likelihood is raised to the power min(1, HEAT 
 SETTLED = 0.01  # filled values that change by less than this share of the typical anomaly are settled
 SPREAD_PAIRS = 32  # draws from which the spread of filled values is told
 FIRST_MODES = 20  # EOFs from which regimes of a series with gaps are first guessed
+BLOCKS_AT_ONCE = 2**19  # numbers: as many steps of a filling are prepared at once
 GATE_ROUNDS, GATE_STEPS, GATE_WINDOW = 4, 30, 512  # gated experts: EM rounds, Adam steps in each, steps of a batch
 
 
@@ -119,9 +121,11 @@ class _Experts:
     climate: Array  # (K, M, M) covariance of the fields, C_k
     transition: Array  # (K, K)
 
-    def forecast_error(self, z: Array, inputs: Array, k: int) -> Array:
-        """What the linear part of expert k leaves unexplained, (T, M)."""
-        return z - self.constant[k] - inputs @ self.weights[k]
+    def forecast_errors(self, z: Array, inputs: Array) -> Array:
+        """What the linear part of each expert leaves unexplained, (K, T, M)."""
+        # one product of two matrices, where inputs @ weights would be one for each step
+        forecasts = self.weights @ inputs.reshape(z.size, inputs.shape[2]).T
+        return z - self.constant[:, None] - forecasts.reshape(-1, *z.shape)
 
     def densities(self, record: _Record, added: Array | None = None) -> tuple[Array, Array]:
         """Log density of each field if its regime goes on, and if it begins: (T, K) each.
@@ -129,10 +133,12 @@ class _Experts:
         ``added`` (K, T, M) is what gated experts add to the linear forecast.
         """
         goes_on, begins = np.empty((2, len(record.z), len(self.weights)))
-        for k in range(len(self.weights)):
+        errors = self.forecast_errors(record.z, record.inputs)
+        if added is not None:
+            errors -= added
+        for k, error in enumerate(errors):
             begins[:, k] = _log_normal(record.z - self.mean[k], self.climate[k])
-            error = self.forecast_error(record.z, record.inputs, k)
-            goes_on[:, k] = _log_normal(error if added is None else error - added[k], self.error[k])
+            goes_on[:, k] = _log_normal(error, self.error[k])
         goes_on[~record.complete] = begins[~record.complete]  # without a past there is nothing to forecast from
         return goes_on, begins
 
@@ -145,18 +151,21 @@ class _Experts:
 
 def _log_normal(deviation: Array, covariance: Array) -> Array:
     root = np.linalg.cholesky(covariance)
-    white = solve_triangular(root, deviation.T, lower=True)
+    white = deviation @ np.linalg.inv(root).T
     size = deviation.shape[1]
-    return -0.5 * (white**2).sum(axis=0) - np.log(np.diag(root)).sum() - 0.5 * size * np.log(2 * np.pi)
+    return -0.5 * np.einsum("tm,tm->t", white, white) - np.log(np.diag(root)).sum() - 0.5 * size * np.log(2 * np.pi)
 
 
+@np.errstate(divide="ignore")  # log 0 is what a move that can't be has
 def forward_backward(
     goes_on: Array, begins: Array, transition: Array, breaks: NDArray[np.bool_]
 ) -> tuple[Array, Array, Array, Array]:
     """Smoothing of hidden Markov chains whose density at a switch differs from that of staying.
 
     ``α(t,k) = α(t-1,k) a_kk g(t,k) + Σ_{j≠k} α(t-1,j) a_jk b(t,k)``, and β in the same way backwards, all in
-    logarithms. Several chains (restarts) run side by side.
+    logarithms. Several chains (restarts) run side by side, and so do about √T stretches of time: first all moves
+    through a stretch are taken together as one matrix, then the stretches are passed one by one, and then the steps
+    in all of them at once.
 
     Args:
         goes_on: (R, T, K) log density g of step t if regime k goes on.
@@ -169,30 +178,71 @@ def forward_backward(
         (R, K, K) expected number of moves from j to k, those over a break not counted; (R, T) log density of each
         step, given those before.
 
-    Source: Rabiner (1989), doi:10.1109/5.18626; Hamilton (1989), doi:10.2307/1912559, for regimes of a time series.
+    Source: Rabiner (1989), doi:10.1109/5.18626; Hamilton (1989), doi:10.2307/1912559, for regimes of a time series;
+        the stretches as in Hassan, Särkkä & García-Fernández (2021), doi:10.1109/TSP.2021.3103338.
     """
     restarts, steps, regimes = goes_on.shape
-    same = np.eye(regimes, dtype=bool)
-    # Every move into step t, its density and its probability, as one matrix (from, to).
-    move = np.where(same, goes_on[:, :, None], begins[:, :, None])
-    move += np.log(transition)[:, None]
-    move[:, breaks] = begins[:, breaks, None] - np.log(regimes)
-    move = np.ascontiguousarray(move.swapaxes(0, 1))  # time first: one step lies together in memory
-    alpha, beta = np.empty((steps, restarts, regimes)), np.zeros((steps, restarts, regimes))
-    alpha[0] = begins[:, 0] - np.log(regimes)
-    for t in range(1, steps):
-        alpha[t] = np.logaddexp.reduce(alpha[t - 1][:, :, None] + move[t], axis=1)
-    for t in range(steps - 1, 0, -1):
-        beta[t - 1] = np.logaddexp.reduce(move[t] + beta[t][:, None], axis=2)
-    reached = np.logaddexp.reduce(alpha, axis=2)  # (T, R) log density of all up to t
-    probability = np.exp(alpha + beta - reached[-1][:, None])
+    length = math.isqrt(steps)
+    blocks = -(-(steps - 1) // length)
+    # Without the large part that all regimes share, sums over thousands of steps keep their late digits.
+    shared = np.maximum(goes_on, begins).max(axis=2, keepdims=True)
+
+    def in_blocks(values: Array) -> Array:
+        """(R, T, K) -> (length, K, R, blocks), zeros behind the last step: blocks last, to be worked on at once."""
+        padded = np.zeros((restarts, blocks * length, regimes))
+        padded[:, : steps - 1] = values[:, 1:]
+        return np.ascontiguousarray(np.moveaxis(padded.reshape(restarts, blocks, length, regimes), (2, 3), (0, 1)))
+
+    def in_order(first: Array, values: Array) -> Array:
+        """The way back: (K, R) of the first step, (length, K, R, blocks) of all others -> (R, T, K)."""
+        others = np.moveaxis(values, (2, 3), (0, 1)).reshape(restarts, blocks * length, len(first))
+        return np.concatenate([first.T[:, None], others[:, : steps - 1]], axis=1)
+
+    # Every move into a step, its density and its probability, as one matrix (from, to). What is behind the last step
+    # is padded with breaks of density one, which change nothing.
+    on, anew = in_blocks(goes_on - shared), in_blocks(begins - shared)
+    log_transition = np.log(transition).transpose(1, 2, 0)[..., None]
+    same = np.arange(regimes)
+    move = anew[:, None] + log_transition
+    move[:, same, same] = on + log_transition[same, same]
+    inside = np.zeros(blocks * length, dtype=bool)
+    inside[: steps - 1] = ~breaks[1:]
+    step, block = np.nonzero(~inside.reshape(blocks, length).T)
+    move[step, ..., block] = anew[step, ..., block][:, None] - np.log(regimes)
+
+    whole = move[:1][0]  # all moves through a block as one
+    for moves in move[1:]:
+        whole = _log_sum(whole.swapaxes(0, 1)[:, :, None] + moves[:, None], axis=0)
+    through = np.ascontiguousarray(np.moveaxis(whole, -1, 0))
+    enter, leave = np.empty((blocks + 1, regimes, restarts)), np.zeros((blocks + 1, regimes, restarts))
+    enter[0] = (begins - shared)[:, 0].T - np.log(regimes)
+    for b in range(blocks):
+        enter[b + 1] = np.logaddexp.reduce(enter[b][:, None] + through[b], axis=0)
+    for b in range(blocks - 1, -1, -1):
+        leave[b] = np.logaddexp.reduce(through[b] + leave[b + 1], axis=1)
+    alpha, beta = np.empty((length + 1, *whole.shape[1:])), np.empty((length, *whole.shape[1:]))
+    alpha[0], beta[-1] = np.moveaxis(enter[:-1], 0, -1), np.moveaxis(leave[1:], 0, -1)
+    for s in range(length):
+        alpha[s + 1] = _log_sum(alpha[s][:, None] + move[s], axis=0)
+    for s in range(length - 1, 0, -1):
+        beta[s - 1] = _log_sum(move[s] + beta[s], axis=1)
+
+    end = np.logaddexp.reduce(enter[-1])[:, None]
+    moved = np.exp(alpha[:-1, :, None] + move + (beta - end)[:, None])
+    moved[step, ..., block] = 0
+    probability = in_order(np.exp(enter[0] + leave[0] - end[:, 0]), np.exp(alpha[1:] + (beta - end)))
     probability /= probability.sum(axis=2, keepdims=True)
-    moved = np.exp(alpha[:-1, :, :, None] + move[1:] + beta[1:, :, None] - reached[-1][:, None, None])
-    moved[breaks[1:]] = 0
-    goes = np.zeros_like(probability)
-    goes[1:] = np.einsum("trkk->trk", moved)
-    log_density = np.diff(reached, axis=0, prepend=0).T
-    return probability.swapaxes(0, 1), goes.swapaxes(0, 1), moved.sum(axis=0), log_density
+    goes = in_order(np.zeros((regimes, restarts)), moved[:, same, same])
+    reached = in_order(_log_sum(enter[:1], axis=1), _log_sum(alpha[1:], axis=1)[:, None])  # of all up to t
+    log_density = np.diff(reached, axis=1, prepend=0) + shared
+    return probability, goes, moved.sum(axis=(0, -1)).transpose(2, 0, 1), log_density[..., 0]
+
+
+def _log_sum(x: Array, axis: int) -> Array:
+    """log Σ exp(x): for long arrays faster than logaddexp.reduce, whose every term takes a logarithm."""
+    # of nothing but log 0, the difference would be NaN
+    top = np.maximum(x.max(axis=axis, keepdims=True), np.finfo(x.dtype).min)
+    return (np.log(np.exp(x - top).sum(axis=axis, keepdims=True)) + top).squeeze(axis)
 
 
 def _first_guess(
@@ -224,43 +274,44 @@ def _first_guess(
     return np.repeat(rng.integers(num_regimes, size=len(z) // length + 1), length)[: len(z)], HEAT
 
 
+def _columns(z: Array, inputs: Array) -> Array:
+    """Inputs (T, M, H (1 + S)) and the fields (T, M), time last: (H (1 + S) + 1, M, T)."""
+    return np.ascontiguousarray(np.concatenate([inputs, z[:, :, None]], axis=2).transpose(2, 1, 0))
+
+
 def _maximise(
-    moments: Array,
-    modes: int,
-    probability: Array,
-    goes: Array,
-    transition: Array,
-    previous: _Experts | None,
-    kind: str,
+    columns: Array, probability: Array, goes: Array, transition: Array, previous: _Experts | None, kind: str
 ) -> _Experts:
-    """The experts that fit best to steps shared out by probability: weighted generalised least squares."""
-    num_regimes = probability.shape[1]
-    z = moments[:, -modes - 1 : -1]
-    num_inputs = (moments.shape[1] - modes - 1) // modes
-    weights, constant, mean = (np.empty((num_regimes, size)) for size in (num_inputs, modes, modes))
+    """The experts that fit best to steps shared out by probability: weighted generalised least squares.
+
+    ``columns`` is what :func:`_columns` makes of the series.
+    """
+    num_regimes, (width, modes, _) = probability.shape[1], columns.shape
+    z = columns[-1]
+    weights, constant, mean = (np.empty((num_regimes, size)) for size in (width - 1, modes, modes))
     error, climate = np.empty((2, num_regimes, modes, modes))
     steps, counts = probability.sum(axis=0) + 1e-9, goes.sum(axis=0) + 1e-9
     for k in range(num_regimes):
-        mean[k] = probability[:, k] @ z / steps[k]
-        climate[k] = (probability[:, k, None] * z).T @ z / steps[k] - np.outer(mean[k], mean[k])
-        # All that the fit needs of the series are its weighted second moments.
-        used = goes[:, k] > 1e-4
-        rows = moments[used] * np.sqrt(goes[used, k, None])
-        second = rows.T @ rows / counts[k]
-        centre = second[-1].copy()
-        second -= np.outer(centre, centre)
-        split = modes * num_inputs
-        zz = second[split:-1, split:-1]
-        xx = second[:split, :split].reshape(modes, num_inputs, modes, num_inputs)
-        xz = second[:split, split:-1].reshape(modes, num_inputs, modes)
-        guess = np.eye(modes) * modes / max(np.trace(zz), 1e-300)
-        precision = guess if previous is None else np.linalg.inv(previous.error[k])
-        normal = np.einsum("mn,mpnq->pq", precision, xx) + 1e-6 * np.eye(num_inputs)
-        weights[k] = np.linalg.solve(normal, np.einsum("mn,mpn->p", precision, xz))
-        explained = np.einsum("mpn,p->mn", xz, weights[k])
-        both = np.einsum("p,mpnq,q->mn", weights[k], xx, weights[k], optimize=True)
-        error[k] = zz - explained - explained.T + both
-        constant[k] = centre[split:-1] - centre[:split].reshape(modes, num_inputs) @ weights[k]
+        mean[k] = z @ probability[:, k] / steps[k]
+        climate[k] = (z * probability[:, k]) @ z.T / steps[k] - np.outer(mean[k], mean[k])
+        used = np.flatnonzero(goes[:, k] > 1e-4)
+        share, part = goes[used, k] / counts[k], columns.take(used, axis=2)
+        centre = part @ share
+        # Made white by the covariance of the errors, the modes are so many rows of one ordinary regression.
+        if previous is None:
+            variance = (part[-1] ** 2 @ share - centre[-1] ** 2).sum() / modes
+            root = np.eye(modes) / np.sqrt(max(variance, 1e-300))
+        else:
+            root = np.linalg.inv(np.linalg.cholesky(previous.error[k]))
+        rows, middle = root @ part, centre @ root.T
+        rows *= np.sqrt(share)
+        rows = rows.reshape(width, -1)
+        second = rows @ rows.T - middle @ middle.T
+        weights[k] = np.linalg.solve(second[:-1, :-1] + 1e-6 * np.eye(width - 1), second[:-1, -1])
+        less = np.append(-weights[k], 1)  # the field less its forecast
+        rest = (less @ part.reshape(width, -1)).reshape(modes, -1)
+        constant[k] = less @ centre
+        error[k] = (rest * share) @ rest.T - np.outer(constant[k], constant[k])
     error = _towards_pool(error, counts, kind)
     climate = _towards_pool(climate, steps, kind)
     return _Experts(weights, constant, error, mean, climate, transition)
@@ -297,7 +348,7 @@ def _fit_experts(
     leave = 1 / settings.duration / max(num_regimes - 1, 1)
     first = np.where(np.eye(num_regimes) > 0, 1 - leave * (num_regimes - 1), leave)
     transitions = np.stack([first] * len(starts))
-    moments = np.concatenate([inputs.reshape(len(z), -1), z, np.ones((len(z), 1))], axis=1)
+    columns = _columns(z, inputs)
     experts: dict[int, _Experts] = {}
     hot = "shared" if kind == "full" else kind  # of regimes that are still vague, one can't tell the spread
     reached = np.full(len(starts), -np.inf)
@@ -307,7 +358,7 @@ def _fit_experts(
         densities = []
         for r, h in zip(running.tolist(), heat, strict=True):
             experts[r] = _maximise(
-                moments, z.shape[1], probability[r], goes[r], transitions[r], experts.get(r), hot if h < 1 else kind
+                columns, probability[r], goes[r], transitions[r], experts.get(r), hot if h < 1 else kind
             )
             densities.append(experts[r].densities(record))
         goes_on, begins = (np.stack(d) * heat[:, None, None] for d in zip(*densities, strict=True))
@@ -429,9 +480,10 @@ def _train_gates(model: _Model, x: Array, record: _Record, kind: str, seed: int)
     length = min(len(x), GATE_WINDOW)
     for _ in range(GATE_ROUNDS):
         claims = model.experts.smooth(record, model.added(x))[1]
+        lefts = model.experts.forecast_errors(record.z, record.inputs)
         for k, (network, optimiser) in enumerate(zip(networks, optimisers, strict=True)):
             white = torch.from_numpy(np.linalg.inv(np.linalg.cholesky(model.experts.error[k]))).float()
-            left = torch.from_numpy(model.experts.forecast_error(record.z, record.inputs, k)).float()
+            left = torch.from_numpy(lefts[k]).float()
             claim = torch.from_numpy(claims[:, k]).float()
             for _ in range(GATE_STEPS):
                 start = int(rng.integers(len(x) - length + 1))
@@ -445,8 +497,7 @@ def _train_gates(model: _Model, x: Array, record: _Record, kind: str, seed: int)
                 optimiser.step()
         added, counts = model.added(x), claims.sum(axis=0) + 1e-9
         assert added is not None  # the model has networks
-        rests = [model.experts.forecast_error(record.z, record.inputs, k) - added[k] for k in range(len(networks))]
-        error = np.stack([(claims[:, k, None] * r).T @ r / counts[k] for k, r in enumerate(rests)])
+        error = np.stack([(claims[:, k, None] * r).T @ r / counts[k] for k, r in enumerate(lefts - added)])
         model = replace(model, experts=replace(model.experts, error=_towards_pool(error, counts, kind)))
     return model
 
@@ -775,11 +826,9 @@ def _in_turn(
     for _ in range(rounds):
         records = [every.project(filling, breaks) for filling in fillings[1:]]
         z, inputs = np.concatenate([r.z for r in records]), np.concatenate([r.inputs for r in records])
-        moments = [inputs[:, :modes].reshape(len(z), -1), z[:, :modes], np.ones((len(z), 1))]
         gamma, going = (np.tile(p, (draws, 1)) / draws for p in (probability, goes))
-        experts = _maximise(
-            np.concatenate(moments, axis=1), modes, gamma, going, transition, experts, settings.covariance
-        )
+        columns = _columns(z[:, :modes], inputs[:, :modes])
+        experts = _maximise(columns, gamma, going, transition, experts, settings.covariance)
         # Directions beyond the leading EOFs: one variance each, the same in all regimes.
         beyond = z[:, modes:, None] - inputs[:, modes:] @ experts.weights.T
         least = 1e-6 * z.var(axis=0).sum()
@@ -891,24 +940,30 @@ def _refill(
     shown = np.where(known, x, 0)
 
     roots: list[list[Array]] = []  # roots[t][j]: the block (t, t - j) of the Cholesky factor
-    for t in steps:
-        row = []
-        for j in range(min(t, history) + 1):
-            block = np.zeros(law.precision.shape[1:])
-            if gaps[t].size or gaps[t - j].size:
-                use = shares[j][t] > 1e-6
-                block = np.tensordot(shares[j][t, use], blocks[j][use], 1)
-                right[t] -= block @ shown[t - j]
-                if j:
-                    right[t - j] -= block.T @ shown[t]
-            row.append(block[np.ix_(gaps[t], gaps[t - j])])
-        for j in range(len(row) - 1, 0, -1):
-            for i in range(j + 1, len(row)):
-                row[j] -= row[i] @ roots[t - j][i - j].T
-            row[j] = _substitute(roots[t - j][0], row[j].T).T
-        for block in row[1:]:
-            row[0] -= block @ block.T
-        roots.append([np.linalg.cholesky(row[0]).astype(np.float64, copy=False), *row[1:]])
+    stretch = max(1, BLOCKS_AT_ONCE // blocks[0][0].size)
+    for first in range(0, len(x), stretch):
+        near = []
+        for j in range(min(history, len(x) - 1) + 1):
+            # the first j steps have no step t - j
+            here = slice(max(first, j), max(first, j, min(first + stretch, len(x))))
+            before = slice(here.start - j, here.stop - j)
+            use = np.where(shares[j][here] > 1e-6, shares[j][here], 0)
+            block = (use @ blocks[j].reshape(len(blocks[j]), -1)).reshape(-1, *blocks[j][0].shape)
+            right[here] -= (block @ shown[before, :, None])[..., 0]
+            if j:
+                right[before] -= (shown[here, None] @ block)[:, 0]
+            near.append(block)
+        for t in range(first, min(first + stretch, len(x))):
+            rows, row = gaps[t][:, None], []
+            for j in range(min(t, history) + 1):
+                row.append(near[j][t - max(first, j)][rows, gaps[t - j]])
+            for j in range(len(row) - 1, 0, -1):
+                for i in range(j + 1, len(row)):
+                    row[j] -= row[i] @ roots[t - j][i - j].T
+                row[j] = _substitute(roots[t - j][0], row[j].T).T
+            for block in row[1:]:
+                row[0] -= block @ block.T
+            roots.append([_root(row[0]), *row[1:]])
     half: list[Array] = []
     for t in steps:
         rest = right[t, gaps[t]]
@@ -917,23 +972,37 @@ def _refill(
         half.append(_substitute(roots[t][0], rest))
 
     fillings, spread = np.repeat(shown[None], 1 + 2 * pairs, axis=0), np.zeros(x.shape)
+    drawn: dict[int, Array] = {}
     for t in reversed(steps):
         size = gaps[t].size
         noise = rng.standard_normal((size, pairs))
-        rest = np.repeat(half[t][:, None], 1 + 2 * pairs, axis=1)
+        given = np.repeat(half[t][None], 1 + 2 * pairs, axis=0)
         for j in range(1, min(history, len(x) - 1 - t) + 1):
-            rest -= roots[t + j][j].T @ fillings[:, t + j, gaps[t + j]].T
-        given = _substitute(roots[t][0], rest, trans=1).T  # the best, given what has been drawn for later steps
+            given -= drawn[t + j] @ roots[t + j][j]
+        given = _substitute(roots[t][0], given.T, trans=1).T  # the best, given what has been drawn for later steps
         inverse = _substitute(roots[t][0], np.eye(size))
         variance = (inverse**2).sum(axis=0) + ((given[1:] - given[0]) ** 2).sum(axis=0) / max(2 * pairs, 1)
         spread[t, gaps[t]] = np.sqrt(variance)
-        given[1:] += np.concatenate([noise, -noise], axis=1).T @ inverse
-        fillings[:, t, gaps[t]] = given
+        away = noise.T @ inverse
+        given[1 : 1 + pairs] += away
+        given[1 + pairs :] -= away
+        fillings[:, t, gaps[t]] = drawn[t] = given
     return fillings, spread
 
 
+def _root(matrix: Array) -> Array:
+    """The lower Cholesky factor, from LAPACK itself: for a dozen stations the checks around it take longer than it."""
+    if not matrix.size:
+        return matrix
+    root, info = dpotrf(matrix, lower=True)
+    if info:
+        raise np.linalg.LinAlgError("Matrix is not positive definite")
+    return root
+
+
 def _substitute(root: Array, right: Array, trans: int = 0) -> Array:
-    return solve_triangular(root, right, lower=True, trans=trans, check_finite=False) if right.size else right
+    """Solve with a factor that :func:`_root` found, or with its transpose."""
+    return dtrtrs(root, right, lower=True, trans=trans)[0] if right.size else right
 
 
 @_one_thread

@@ -1133,6 +1133,82 @@ def test_imputers_learn_that_a_station_stays_off_its_neighbours(graph, kind):
     assert (model(x, operator)[..., 0] - off)[hidden].square().mean() < 0.3 * off[hidden].square().mean()
 
 
+def step_by_step(model: RecurrentImputer, x: torch.Tensor, operator) -> torch.Tensor:
+    """The recurrent imputer as its docstring says it: one direction, one step and one map after the other."""
+    both = []
+    for direction, run in zip(model.directions, (x, x.flip(1)), strict=True):
+
+        def spread(part, y, direction=direction):
+            space = direction.space[part]
+            return y + (space(y) if isinstance(space, nn.Linear) else space(y, operator))
+
+        h, seen = torch.zeros(*x.shape[::2], direction.predict.in_features, dtype=x.dtype), []
+        for now in run.unbind(1):
+            known, residual = now[..., 1:2] > 0.5, now[..., 4:5]
+            r = torch.where(known, residual, direction.predict(h))
+            heard = torch.tanh(spread(0, direction.ask(torch.cat([r, now, h], dim=-1))))
+            seen.append(torch.cat([h, heard], dim=-1))
+            r = torch.where(known, residual, direction.improve(seen[-1]))
+            gates = torch.sigmoid(spread(1, direction.take(torch.cat([r, now, h], dim=-1))))
+            reset, keep = gates.chunk(2, dim=-1)
+            new = torch.tanh(spread(2, direction.candidate(torch.cat([r, now, reset * h], dim=-1))))
+            h = keep * h + (1 - keep) * new
+        both.append(torch.stack(seen, dim=1))
+    return model.out(torch.cat([both[0], both[1].flip(1), x], dim=-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("spatial", "order", "operator_of"),
+    [
+        ("gcn", None, gcn_operator),
+        ("gcn", None, lambda graph: gcn_operator(graph, sparse=True)),
+        ("cheb", 1, scaled_laplacian),
+        ("cheb", 2, scaled_laplacian),
+        ("cheb", 4, scaled_laplacian),
+        ("directional", 4, directional_operators),
+        ("none", None, lambda graph: None),
+    ],
+)
+def test_the_recurrent_imputer_side_by_side_equals_it_step_by_step(graph, spatial, order, operator_of, dtype):
+    torch.manual_seed(0)
+    model = RecurrentImputer(7, hidden=5, spatial=spatial, order=order).to(dtype)
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.3)
+    operator = operator_of(graph)
+    if operator is not None:
+        operator = operator.to(dtype) if torch.is_tensor(operator) else [a.to(dtype) for a in operator]
+    found = []
+    for way in (model, lambda *given: step_by_step(model, *given)):
+        x = cells().to(dtype).requires_grad_()
+        y = way(x, operator)
+        (y * torch.linspace(-1, 1, y.numel(), dtype=dtype).view(y.shape)).mean().backward()
+        found.append([y.detach(), x.grad, *(weight.grad for weight in model.parameters())])
+        model.zero_grad()
+    tolerance = 2e-6 if dtype == torch.float32 else 1e-13
+    for side_by_side, expected in zip(*found, strict=True):
+        torch.testing.assert_close(side_by_side, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_the_recurrent_imputer_refuses_an_operator_that_does_not_fit(graph):
+    x, operators = cells(), directional_operators(graph)
+    with pytest.raises(ValueError, match="operators: expected 4 matrices .* found 3"):
+        RecurrentImputer(7, 6, spatial="directional")(x, operators[:3])
+    with pytest.raises(ValueError, match="12 nodes as in the operator"):
+        RecurrentImputer(7, 6)(cells(nodes=9), gcn_operator(graph))
+    with pytest.raises(TypeError, match="operator: expected a torch tensor"):
+        RecurrentImputer(7, 6)(x, None)
+
+
+def test_the_recurrent_imputer_under_autocast(graph):
+    model, operator = imputer("grin"), gcn_operator(graph)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(cells(), operator)
+    torch.testing.assert_close(y.float(), model(cells(), operator), rtol=0.05, atol=0.05)
+    y.float().square().sum().backward()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
+
+
 @pytest.mark.parametrize(("blocks", "kernel"), [(1, 3), (2, 3), (3, 3), (2, 5)])
 def test_each_block_of_the_stgcn_imputer_reaches_twice_as_far(blocks, kernel):
     model = randomise(STGCNImputer(7, 8, blocks, kernel, spatial="none")).double()
@@ -1275,11 +1351,10 @@ def grin_by_numpy(part: nn.Module, x: np.ndarray, a: np.ndarray) -> np.ndarray:
 def test_grin_equals_its_recomputation_in_numpy(graph):
     model, x, a = imputer("grin"), cells(batch=1), gcn_operator(graph)
     y, dense = x[0].double().numpy(), a.double().numpy()
-    for part in model.directions:
-        expected = grin_by_numpy(part, y, dense)
-        np.testing.assert_allclose(part(x, a)[0].detach().numpy(), expected, atol=1e-5)
-    both = [grin_by_numpy(model.directions[0], y, dense), grin_by_numpy(model.directions[1], y[::-1], dense)[::-1], y]
-    expected = model.out(torch.from_numpy(np.concatenate(both, axis=-1)).float())
+    both = [grin_by_numpy(model.directions[0], y, dense), grin_by_numpy(model.directions[1], y[::-1], dense)[::-1]]
+    remembered = model._remember(x.permute(1, 2, 0, 3), a)[:, :, 0].detach().numpy()
+    np.testing.assert_allclose(remembered, np.concatenate(both, axis=-1), atol=1e-5)
+    expected = model.out(torch.from_numpy(np.concatenate([*both, y], axis=-1)).float())
     torch.testing.assert_close(model(x, a)[0], expected, atol=1e-5, rtol=1e-4)
 
 
@@ -1288,8 +1363,8 @@ def test_grin_predicts_a_step_before_it_sees_it(graph):
     model, operator, x = imputer("grin"), gcn_operator(graph), cells(share=1.0)
     changed = x.clone()
     changed[:, 4, 5, [0, 2, 4]] += 3
-    forwards = model.directions[0]
-    memory = (forwards(changed, operator) - forwards(x, operator))[..., :6].abs().amax((0, 2, 3)) > 1e-6
+    before, after = (model._remember(given.permute(1, 2, 0, 3), operator) for given in (x, changed))  # (T, N, B, 24)
+    memory = (after - before)[..., :6].abs().amax((1, 2, 3)) > 1e-6
     assert memory.tolist() == [False] * 5 + [True] * 4
 
 

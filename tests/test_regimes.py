@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import Data
 
@@ -20,10 +21,13 @@ from stgcn_lab.graphs import grid_graph, knn_graph
 from stgcn_lab.regimes import (
     SEEN_BEFORE,
     GatedExpert,
+    _columns,
     _Experts,
     _Law,
+    _log_normal,
     _maximise,
     _refill,
+    _towards_pool,
     choose_num_regimes,
     complete_regimes,
     discover_regimes,
@@ -187,6 +191,41 @@ def test_every_step_is_accounted_for(rng):
     np.testing.assert_allclose(goes[0, inside].sum(axis=0), np.diag(count[0]))
 
 
+def step_by_step(g, b, transition, breaks):
+    """The same as forward_backward, without stretches of time: one step after the other."""
+    restarts, steps, regimes = g.shape
+    same = np.eye(regimes, dtype=bool)
+    with np.errstate(divide="ignore"):
+        move = np.where(same, g[:, :, None], b[:, :, None]) + np.log(transition)[:, None]
+    move[:, breaks] = b[:, breaks, None] - np.log(regimes)
+    alpha, beta = np.empty(g.shape), np.zeros(g.shape)
+    alpha[:, 0] = b[:, 0] - np.log(regimes)
+    for t in range(1, steps):
+        alpha[:, t] = np.logaddexp.reduce(alpha[:, t - 1, :, None] + move[:, t], axis=1)
+    for t in range(steps - 1, 0, -1):
+        beta[:, t - 1] = np.logaddexp.reduce(move[:, t] + beta[:, t, None], axis=2)
+    reached = np.logaddexp.reduce(alpha, axis=2)
+    moved = np.exp(alpha[:, :-1, :, None] + move[:, 1:] + beta[:, 1:, None] - reached[:, -1, None, None, None])
+    moved[:, breaks[1:]] = 0
+    goes = np.concatenate([np.zeros((restarts, 1, regimes)), np.einsum("rtkk->rtk", moved)], axis=1)
+    probability = np.exp(alpha + beta - reached[:, -1, None, None])
+    return probability, goes, moved.sum(axis=1), np.diff(reached, axis=1, prepend=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 16, 17, 150])
+@pytest.mark.parametrize("regimes", [1, 2, 4])
+def test_stretches_of_time_side_by_side_are_one_step_after_the_other(rng, regimes, steps):
+    g, b, a = chains(rng, regimes, size=8.0, steps=steps, number=3)
+    if regimes > 2:
+        a[0, 0, 1] = 0  # a move that can't be
+    g, b = (x + 1e4 * np.sin(np.arange(steps))[:, None] for x in (g, b))
+    breaks = breaks_at(steps, *{steps // 2, steps - 1})
+    fast, plain = (f(g, b, a, breaks) for f in (forward_backward, step_by_step))
+    for ours, theirs in zip(fast, plain, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-8)
+
+
 # ---------------------------------------------------------------------------- least squares
 
 
@@ -201,8 +240,7 @@ def test_one_expert_is_least_squares(rng, weighted, generalised):
     covariance = np.cov(rng.standard_normal((modes, 20))) if generalised else np.eye(modes)
     one = np.ones((1, 1))
     before = _Experts(np.zeros((1, inputs)), np.zeros((1, modes)), covariance[None], np.zeros((1, modes)), None, one)
-    moments = np.concatenate([x.reshape(steps, -1), z, np.ones((steps, 1))], axis=1)
-    fit = _maximise(moments, modes, goes, goes, one, before if generalised else None, "full")
+    fit = _maximise(_columns(z, x), goes, goes, one, before if generalised else None, "full")
 
     # The same as one long regression: common weights, a constant for each mode, rows made white and weighted.
     design = np.concatenate([x, np.broadcast_to(np.eye(modes), (steps, modes, modes))], axis=2)
@@ -217,7 +255,44 @@ def test_one_expert_is_least_squares(rng, weighted, generalised):
     np.testing.assert_allclose(fit.mean[0], np.average(z, axis=0, weights=goes[:, 0]), atol=1e-6)
     # Drawn a little towards round, which keeps the total variance.
     assert np.trace(fit.error[0]) == pytest.approx(np.trace((goes * rest).T @ rest / goes.sum()), rel=1e-5)
-    np.testing.assert_allclose(fit.forecast_error(z, x, 0), rest, atol=1e-3)
+    np.testing.assert_allclose(fit.forecast_errors(z, x)[0], rest, atol=1e-3)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("inputs", [0, 4])
+def test_white_rows_give_what_the_full_second_moments_give(rng, inputs, first):
+    steps, modes, regimes = 300, 5, 3
+    z = rng.standard_normal((steps, modes)) + 1
+    x = rng.standard_normal((steps, modes, inputs)) + 0.5 * z[:, :, None]
+    probability = rng.dirichlet(np.full(regimes, 0.05), steps)  # many below the least share that counts
+    goes = probability * rng.random((steps, 1))
+    transition = np.full((regimes, regimes), 1 / regimes)
+    start = None if first else _maximise(_columns(z, x), goes, goes, transition, None, "full")
+    fit = _maximise(_columns(z, x), probability, goes, transition, start, "full")
+    every = np.concatenate([x, z[:, :, None]], axis=2).reshape(steps, -1)
+    error = np.empty((regimes, modes, modes))
+    for k in range(regimes):
+        share = np.where(goes[:, k] > 1e-4, goes[:, k], 0) / (goes[:, k].sum() + 1e-9)
+        centre = share @ every
+        second = (every.T * share) @ every - np.outer(centre, centre)
+        second, centre = second.reshape(modes, inputs + 1, modes, inputs + 1), centre.reshape(modes, -1)
+        xx, xz, zz = second[:, :-1, :, :-1], second[:, :-1, :, -1], second[:, -1, :, -1]
+        precision = np.eye(modes) * modes / np.trace(zz) if first else np.linalg.inv(start.error[k])
+        normal = np.einsum("mn,mpnq->pq", precision, xx) + 1e-6 * np.eye(inputs)
+        weights = np.linalg.solve(normal, np.einsum("mn,mpn->p", precision, xz))
+        explained = np.einsum("mpn,p->mn", xz, weights)
+        error[k] = zz - explained - explained.T + np.einsum("p,mpnq,q->mn", weights, xx, weights)
+        np.testing.assert_allclose(fit.weights[k], weights, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(fit.constant[k], centre[:, -1] - centre[:, :-1] @ weights, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(fit.error, _towards_pool(error, goes.sum(axis=0), "full"), rtol=1e-9, atol=1e-11)
+
+
+def test_log_densities_are_those_of_the_normal_distribution(rng):
+    root = rng.standard_normal((4, 4))
+    covariance, deviation = root @ root.T + np.eye(4), rng.standard_normal((50, 4))
+    np.testing.assert_allclose(
+        _log_normal(deviation, covariance), multivariate_normal(np.zeros(4), covariance).logpdf(deviation), rtol=1e-12
+    )
 
 
 # ---------------------------------------------------------------------------- planted regimes
@@ -745,6 +820,31 @@ def test_a_filling_is_the_minimum_of_its_quadratic(rng, history):
     drawn = np.cov(fillings[1:].reshape(800, -1)[:, free].T)
     size = np.sqrt(np.diag(covariance))
     assert np.abs((drawn - covariance) / np.outer(size, size)).max() < 0.3
+
+
+def test_a_filling_prepared_in_stretches_is_the_same(rng, monkeypatch):
+    steps, stations = 23, 4
+    known = rng.random((steps, stations)) < 0.5
+    known[:3], known[10] = False, True
+    x = np.where(known, rng.standard_normal(known.shape), np.nan)
+    lags = 0.3 * rng.standard_normal((2, 2, stations, stations))
+    maps = np.concatenate([np.broadcast_to(np.eye(stations), (2, 1, stations, stations)), -lags], axis=1)
+    precision = np.stack([np.eye(stations), 2 * np.eye(stations)])
+    law = _Law(maps, *rng.standard_normal((1, 2, stations)), precision, np.zeros((2, stations)), precision)
+    gamma = rng.dirichlet(np.ones(2), steps)
+    goes = gamma * (np.arange(steps) >= 2)[:, None]
+    once = _refill(x, known, law, goes, gamma - goes, 3, np.random.default_rng(0))
+    for at_once in (1, 2 * stations**2, 7 * stations**2):
+        monkeypatch.setattr("stgcn_lab.regimes.BLOCKS_AT_ONCE", at_once)
+        again = _refill(x, known, law, goes, gamma - goes, 3, np.random.default_rng(0))
+        for one, two in zip(once, again, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-12)
+
+
+def test_a_filling_without_a_minimum_is_an_error(rng):
+    law = _Law(np.eye(2)[None, None], np.zeros((1, 2)), -np.eye(2)[None], np.zeros((1, 2)), -np.eye(2)[None])
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        _refill(np.zeros((3, 2)), np.zeros((3, 2), bool), law, np.zeros((3, 1)), np.ones((3, 1)), 1, rng)
 
 
 def test_joint_filling_beats_interpolation_and_finds_the_regimes(planted, gappy):
