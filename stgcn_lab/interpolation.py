@@ -419,11 +419,16 @@ def space_correlation(found: Anomalies) -> SpaceCorrelation:
     typical, steep = max(float(np.median(distance)), 1.0), climb.max() > 0
 
     def misfit(p: Array) -> Array:
-        height = np.exp(p[3]) if steep else np.inf
+        height = np.exp(p[3]) if steep else np.inf  # without heights there is nothing to tell it from
         return weight * (SpaceCorrelation(p[0], np.exp(p[1]), p[2], height)(distance, climb) - correlation)
 
-    bounds = ([0.0, np.log(typical / 50), 0.4, np.log(100.0)], [0.98, np.log(typical * 50), 1.5, np.log(1e6)])
-    p = least_squares(misfit, [0.8, np.log(typical * 2), 1.0, np.log(5000.0)], bounds=bounds).x
+    least = [0.0, np.log(typical / 50), 0.4, np.log(100.0)]
+    start = [0.8, np.log(typical * 2), 1.0, np.log(5000.0)]
+    most = [0.98, np.log(typical * 50), 1.5, np.log(1e6)]
+    asked = slice(4 if steep else 3)
+    # The valley is flat: with looser tolerances the search ends somewhere in it, on each processor somewhere else.
+    close = {"ftol": 1e-14, "xtol": 1e-12, "gtol": 1e-12, "max_nfev": 2000}
+    p = least_squares(misfit, start[asked], bounds=(least[asked], most[asked]), x_scale="jac", **close).x
     return SpaceCorrelation(float(p[0]), float(np.exp(p[1])), float(p[2]), float(np.exp(p[3])) if steep else np.inf)
 
 
