@@ -175,31 +175,37 @@ def version_of(name: str) -> str:
     return version(name)
 
 
-def roof() -> dict[str, Any]:
-    """The two limits of the machine: operations in a large product or convolution, bytes moved in a large copy."""
+def roof_forms() -> tuple[dict[str, Form], dict[str, float]]:
+    """What shows the limits of the machine, and the million operations, or megabytes, of one call of each."""
     size = 1024 if TINY else 2048
     a, b = weather(size, size), weather(size, size)
     source, target = torch.ones(2**25), torch.empty(2**25)  # 128 MiB each: larger than any cache
     image = weather(8, 256, 32, 32).to(memory_format=torch.channels_last)
     kernel = weather(256, 256, 3, 3).to(memory_format=torch.channels_last)
-    times = race(
-        {
-            "product": lambda: a @ b,
-            "convolution": partial(nn.functional.conv2d, image, kernel),
-            "bfloat16": partial(torch.matmul, a.bfloat16(), b.bfloat16()),
-            "copy": lambda: target.copy_(source),
-        }
-    )
-    product, convolution = 2 * size**3 / 1e6, 2 * 256 * 9 * 8 * 256 * 30 * 30 / 1e6
-    speeds = {
-        "product": digits(product / times["product"]["ms"]),
-        "convolution": digits(convolution / times["convolution"]["ms"]),
+    forms = {
+        "product": lambda: a @ b,
+        "convolution": partial(nn.functional.conv2d, image, kernel),
+        "bfloat16": partial(torch.matmul, a.bfloat16(), b.bfloat16()),
+        "copy": lambda: target.copy_(source),
     }
+    product, convolution = 2 * size**3 / 1e6, 2 * 256 * 9 * 8 * 256 * 30 * 30 / 1e6
+    return forms, dict(zip(forms, (product, convolution, product, 2 * source.nbytes / 1e6), strict=True))
+
+
+def roof(times: dict[str, dict[str, float]] | None = None) -> dict[str, Any]:
+    """The two limits of the machine: operations in a large product or convolution, bytes moved in a large copy.
+
+    ``times`` are those of :func:`roof_forms`, where they were measured in turns with something else.
+    """
+    forms, amounts = roof_forms()
+    times = race(forms) if times is None else times
+    speeds = {name: digits(amounts[name] / times[name]["ms"]) for name in forms}
+    by = {name: speeds[name] for name in ("product", "convolution")}
     return {
-        "float32 GFLOP/s": max(speeds.values()),  # by different libraries: the better one is what the machine can do
-        "float32 by": speeds,
-        "bfloat16 GFLOP/s": digits(product / times["bfloat16"]["ms"]),
-        "copy GB/s": digits(2 * source.nbytes / 1e6 / times["copy"]["ms"]),
+        "float32 GFLOP/s": max(by.values()),  # by different libraries: the better one is what the machine can do
+        "float32 by": by,
+        "bfloat16 GFLOP/s": speeds["bfloat16"],
+        "copy GB/s": speeds["copy"],
     }
 
 

@@ -367,16 +367,16 @@ class _ConvInTime(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
         by_taps = x.shape[2] >= MANY_NODES and x.shape[3] >= 16 and x.dtype != torch.bfloat16
-        dx, dw, _ = torch.ops.aten.convolution_backward(
-            *(grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight, None),
+        dx, dw, db = torch.ops.aten.convolution_backward(
+            *(grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight, weight.shape[:1]),
             *((1, 1), (0, 0), (1, 1), False, (0, 0), 1),  # stride, padding, dilation, transposed, ..., groups
-            (ctx.needs_input_grad[0], not by_taps, False),
+            (ctx.needs_input_grad[0], not by_taps, not by_taps),
         )
         if by_taps:
             flat = grad.flatten(1, 2).mT  # (B, C', T' x N)
             taps = (x[:, tap : tap + grad.shape[1]].flatten(1, 2) for tap in range(weight.shape[2]))
-            dw = torch.stack([(flat @ tap).sum(0) for tap in taps], dim=-1).unsqueeze(-1)
-        return None if dx is None else dx.permute(0, 2, 3, 1), dw, grad.sum((0, 1, 2))
+            dw, db = torch.stack([(flat @ tap).sum(0) for tap in taps], dim=-1).unsqueeze(-1), grad.sum((0, 1, 2))
+        return None if dx is None else dx.permute(0, 2, 3, 1), dw, db
 
 
 class _GatedUnit(torch.autograd.Function):
@@ -388,10 +388,9 @@ class _GatedUnit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:
-        p, q = y.chunk(2, dim=-1)
-        gate = torch.sigmoid(q)
-        out = p * gate
-        ctx.save_for_backward(out, gate)
+        out = F.glu(y, dim=-1)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(out, torch.sigmoid(y[..., out.shape[-1] :]))
         return out
 
     @staticmethod
