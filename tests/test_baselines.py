@@ -56,6 +56,7 @@ def _no_warnings():
     """Missing values are ordinary: they must not fill the reader's page with warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", ResourceWarning)  # what another test left, collected here
         yield
 
 

@@ -50,6 +50,7 @@ def _offline_and_without_warnings(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # what another test left, collected here
         yield
     plt.close("all")
 

@@ -57,6 +57,7 @@ def _no_warnings():
     """Missing values are ordinary: they must not fill the reader's page with warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # what another test left, collected here
         warnings.filterwarnings("ignore", "numba is not available")  # says scores, which would be faster with it
         yield
 

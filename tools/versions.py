@@ -43,8 +43,9 @@ def python_named(version: str) -> str | None:
     found += [name for name in (shutil.which(f"python{version}"),) if name]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found += [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python"))]
-    find = ["uv", "python", "find", "--no-project", version]
-    found += subprocess.run(find, capture_output=True, text=True, check=False).stdout.splitlines()[:1]
+    if shutil.which("uv"):
+        find = ["uv", "python", "find", "--no-project", version]
+        found += subprocess.run(find, capture_output=True, text=True, check=False).stdout.splitlines()[:1]
     for command in found:  # one may be a shim that only says where the others are
         says = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
         if says.returncode == 0 and says.stdout.startswith(f"Python {version}."):
