@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from hiding import Hiding
 from torch import nn
 
 pytest.importorskip("onnxruntime")
@@ -272,17 +273,6 @@ def test_a_teacher_may_be_a_function_and_the_loss_another():
     student, history = teach(0.5, both, outputs=2, loss=gaussian_crps)
     judged = evaluate(student, VALIDATION, operator=OPERATORS, loss=gaussian_crps)
     assert judged == pytest.approx(min(history.validation_loss), rel=1e-5)
-
-
-class Hiding:
-    """Windows with another value wherever nothing was observed."""
-
-    def __init__(self, windows: WindowDataset, hidden: float):
-        self.windows, self.hidden = windows, hidden
-
-    def batches(self, *options):
-        for batch in self.windows.batches(*options):
-            yield batch._replace(y=batch.y.masked_fill(~batch.y_mask, self.hidden))
 
 
 def test_what_is_missing_reaches_no_student():

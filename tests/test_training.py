@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from hiding import Hiding
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -230,17 +231,6 @@ def test_training_leaves_the_callers_random_numbers_alone(ending):
             run(model, loss=Ending(2, ending))
     assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
     assert (before[2] == np.random.get_state()[1]).all()  # noqa: NPY002
-
-
-class Hiding:
-    """Windows with another value wherever nothing was observed."""
-
-    def __init__(self, windows: WindowDataset, hidden: float):
-        self.windows, self.hidden = windows, hidden
-
-    def batches(self, *options):
-        for batch in self.windows.batches(*options):
-            yield batch._replace(y=batch.y.masked_fill(~batch.y_mask, self.hidden))
 
 
 def test_masked_targets_do_not_reach_the_weights():
