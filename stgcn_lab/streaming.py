@@ -15,7 +15,7 @@ import xarray as xr
 from torch import Tensor
 
 from ._checks import number, whole_number
-from .windows import Batch, Standardizer, _check_time, _check_variables, _names, _stretches, _whole_windows
+from .windows import Batch, Standardizer, _check_time, _check_variables, _names, _steps, _stretches, _whole_windows
 
 POOL = 8  # stretches that are shuffled together, where the caller leaves it to us
 HELD, READ = (
@@ -151,7 +151,7 @@ class StreamedWindows:
             found |= len(starts) > 0
             missing = batch_size - sum(len(batch.x) for batch in rest)
             for indices in (starts[:missing], *starts[missing:].split(batch_size)):
-                rest.append(self._gather(values, mask, indices[:, None]))
+                rest.append(self._gather(values, mask, indices))
                 if sum(len(batch.x) for batch in rest) == batch_size:
                     yield _joined(rest)
                     rest = []
@@ -172,11 +172,8 @@ class StreamedWindows:
             raise ValueError(_NONE)
 
     def _gather(self, values: Tensor, mask: Tensor, starts: Tensor) -> Batch:
-        """Of (B, S) first steps of windows: what they see, as one stretch, and what follows each."""
-        every, count = list(range(len(self._variables))), starts.shape[1]
-        past = starts[:, :1] + torch.arange(self.history + count - 1)
-        future = (starts + self.history)[..., None] + torch.arange(self.horizon)
-        future = future if count > 1 else future[:, 0]
+        every = list(range(len(self._variables)))
+        past, future = _steps(starts, self.history, self.horizon)
 
         def cut(tensor: Tensor, steps: Tensor, columns: list[int]) -> Tensor:
             found = tensor.index_select(0, steps.flatten()).unflatten(0, steps.shape)  # faster than tensor[steps]

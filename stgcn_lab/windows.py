@@ -278,7 +278,7 @@ class WindowDataset:
 
     def batch(self, indices: Tensor | Sequence[int]) -> Batch:
         """Gather the windows of the given numbers, each tensor with the batch as its first axis."""
-        return self._gather(self.starts[torch.as_tensor(indices)][:, None])
+        return self._gather(self.starts[torch.as_tensor(indices)])
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None, stretch: int = 1) -> Iterator[Batch]:
         """All windows once, in batches: shuffled by the generator, or in order of time without one.
@@ -300,11 +300,8 @@ class WindowDataset:
             yield batch._replace(y_mask=batch.y_mask & counted[:, :, None, None, None])
 
     def _gather(self, starts: Tensor) -> Batch:
-        """Of (B, S) first steps of windows: what they see, as one stretch, and what follows each."""
-        first, count = starts[:, :1], starts.shape[1]
-        past = first + torch.arange(self.history + count - 1)
-        future = (starts + self.history)[..., None] + torch.arange(self.horizon)
-        x, y = self._cut(self.inputs, past), self._cut(self.targets, future if count > 1 else future[:, 0])
+        past, future = _steps(starts, self.history, self.horizon)
+        x, y = self._cut(self.inputs, past), self._cut(self.targets, future)
         return Batch(x[0], y[0], x[1], y[1])
 
     def _cut(self, names: list[str], steps: slice | Tensor) -> tuple[Tensor, Tensor]:
@@ -350,11 +347,17 @@ def _stretches(
         yield steps[rows], counted[rows]
 
 
+def _steps(starts: Tensor, history: int, horizon: int) -> tuple[Tensor, Tensor]:
+    """Which steps are seen and which are predicted: of windows that begin at (B,), (B, history) and (B, horizon); of
+    stretches of windows that begin at (B, S), (B, history + S - 1) and (B, S, horizon)."""
+    first, windows = (starts, 1) if starts.ndim == 1 else (starts[:, 0], starts.shape[1])
+    return first[:, None] + torch.arange(history + windows - 1), starts[..., None] + history + torch.arange(horizon)
+
+
 def _float32(values: np.ndarray) -> Tensor:
     """As a tensor, which is no copy of an array of float32."""
-    with (
-        warnings.catch_warnings()
-    ):  # PyTorch warns of arrays that can't be written to, such as a file that is only read
+    with warnings.catch_warnings():
+        # PyTorch warns of arrays that can't be written to, such as a file that is only read.
         warnings.filterwarnings("ignore", message=".*not writable")
         return torch.from_numpy(values.astype(np.float32, copy=False))
 

@@ -284,6 +284,16 @@ def test_evaluate_and_predict_by_stretches_equal_window_by_window(gaps):
     assert found == pytest.approx(wanted, rel=1e-6)
 
 
+def test_a_record_of_a_single_window_is_a_stretch_of_one():
+    windows, model, operator = advection(4, 5), stretchable().eval(), gcn_operator(RING)
+    assert len(windows) == 1 and training._by_stretches(model, windows)
+    by_windows = Hiding(windows, 0.0)
+    assert evaluate(model, windows, operator=operator) == pytest.approx(evaluate(model, by_windows, operator=operator))
+    found, wanted = (predict(model, part, operator=operator) for part in (windows, by_windows))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert len(run(stretchable(), operator=operator, train=windows, epochs=1, stretch=8).train_loss) == 1
+
+
 def test_training_by_stretches_learns_as_well():
     """The planted law: both ways come to the same validation loss, near the noise that nobody can foresee."""
     reached = {}
